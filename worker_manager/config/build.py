@@ -1,0 +1,134 @@
+"""A checked tree → Settings."""
+
+import shlex
+from pathlib import Path as FilePath
+from typing import Any
+
+from worker.protocol import Shape, join_tags
+from worker_manager.config.layers import Tree, leaves
+from worker_manager.config.options import check_options, read_secret
+from worker_manager.config.request import Catalogue, Request
+from worker_manager.config.schema import ConfigurationFile, HubPart, LimitsPart, PoolPart, ShapePart, WorkerPart
+from worker_manager.config.settings import (
+    DEFAULT,
+    HubConfig,
+    ManagerSettings,
+    Origin,
+    PoolConfig,
+    Settings,
+    WorkerSettings,
+    default_state_dir,
+)
+from worker_manager.config.yaml_file import Path
+from worker_manager.policy.model import Limits
+
+_LIMITS_WITH_TIME = (
+    "cooldown_up",
+    "cooldown_down",
+    "stabilise",
+    "idle",
+    "max_age",
+    "start_timeout",
+    "queue_timeout",
+    "lost_timeout",
+    "drain_timeout",
+    "end_grace",
+    "backoff",
+    "backoff_cap",
+)
+
+_OWN_HUB = ("listen", "advertise_url", "tls", "tls_certificate", "tls_key", "behind_proxy", "log_level")
+_OWN_HUB_TIMES = ("lease", "job_retention", "log_retention", "event_retention")
+
+
+def build(tree: Tree, request: Request, catalogue: Catalogue, notes: tuple[str, ...]) -> Settings:
+    checked = ConfigurationFile.model_validate(tree.value)
+    state_dir = checked.manager.state_dir
+    manager = ManagerSettings(
+        id=checked.manager.id,
+        state_dir=FilePath(state_dir).expanduser() if state_dir else default_state_dir(request.environment),
+        tick_ms=checked.manager.tick,
+        restart_after_ms=checked.manager.restart_after,
+    )
+    hub = _hub(checked.hub, request)
+    pools = tuple(_pool(part, request, catalogue) for part in checked.pools)
+    values, origins = _shown_values(checked, tree, manager)
+    return Settings(manager, hub, pools, values, origins, notes)
+
+
+def _hub(part: HubPart, request: Request) -> HubConfig:
+    own = {name: getattr(part, name) for name in _OWN_HUB if getattr(part, name) is not None}
+    own |= {f"{name}_ms": getattr(part, name) for name in _OWN_HUB_TIMES if getattr(part, name) is not None}
+    if part.database:
+        own["database"] = read_secret("database", part.database, request.environment)
+    return HubConfig(part.server, _path(part.token_file), _path(part.ca), part.fingerprint, own)
+
+
+def _path(text: str | None) -> FilePath | None:
+    return FilePath(text).expanduser() if text else None
+
+
+def _pool(part: PoolPart, request: Request, catalogue: Catalogue) -> PoolConfig:
+    backend = catalogue.canonical(part.backend) or part.backend
+    options, _ = check_options(catalogue.options(backend), part.options, request.environment)
+    return PoolConfig(
+        name=part.name,
+        backend=backend,
+        shape=_shape(part.shape),
+        limits=_limits(part),
+        law=part.law,
+        law_options=part.law_options,
+        owners=part.owners,
+        queues=part.queues,
+        worker=_worker(part.worker),
+        options=options,
+    )
+
+
+def _shape(part: ShapePart) -> Shape:
+    return Shape(
+        cpus=part.cpus,
+        memory=part.memory,
+        gpus=part.gpus,
+        gpu_type=part.gpu_type,
+        disk=part.disk,
+        walltime=part.walltime,
+        tags=join_tags(part.tags),
+        custom=tuple(sorted(part.custom.items())),
+        exclusive=part.exclusive,
+    )
+
+
+def _limits(part: PoolPart) -> Limits:
+    limits: LimitsPart = part.limits
+    values: dict[str, Any] = {f"{name}_ms": getattr(limits, name) for name in _LIMITS_WITH_TIME}
+    values |= {name: getattr(limits, name) for name in ("step_up", "step_down", "retire_drifted", "breaker_after")}
+    return Limits(min_workers=part.min_workers, max_workers=part.max_workers, **values)
+
+
+def _worker(part: WorkerPart) -> WorkerSettings:
+    return WorkerSettings(
+        executable=tuple(shlex.split(part.executable)) if part.executable else (),
+        work_dir=part.work_dir,
+        max_runs=part.max_runs,
+        idle_exit_ms=part.idle_exit,
+        setup=part.setup,
+        delete_work_dir=part.delete_work_dir,
+    )
+
+
+def _shown_values(
+    checked: ConfigurationFile, tree: Tree, manager: ManagerSettings
+) -> tuple[dict[Path, Any], dict[Path, Origin]]:
+    """Every setting there is, as it was written where it was, else its default."""
+    whole = checked.model_dump(by_alias=True, exclude={"defaults", "version"}, mode="json")
+    whole["manager"]["state-dir"] = str(manager.state_dir)
+    for pool in whole["pools"]:
+        pool.pop("options", None)
+    values = {path: value for path, value in leaves(whole) if path != ("pools",)}
+    origins = {path: tree.origins.get(path, DEFAULT) for path in values}
+    for path, value in leaves(tree.value):
+        if path[:1] in (("manager",), ("hub",), ("pools",)) and path != ("pools",):
+            values[path] = value
+            origins[path] = tree.origins.get(path) or tree.origin(path) or DEFAULT
+    return values, origins

@@ -1,0 +1,150 @@
+"""The global options: name, type, meaning, and their place in the schema.
+
+CodaLab's worker manager has most of these names, and they keep its meaning and its defaults, so that an existing
+command line goes on working. What has no meaning here is accepted and said so (`note`). Each is a variable too:
+`--max-workers` is `WORKER_MANAGER_MAX_WORKERS`. Nothing but the standard library is imported: the help needs this.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+PREFIX = "WORKER_MANAGER_"
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    name: str
+    place: tuple[str, ...]  # in the schema; begins with `pool` for what belongs to a pool; empty: see `note`
+    help: str
+    kind: str = "text"  # text | int | number | switch | off-switch | words | tag
+    codalab: str = ""  # the default that a single pool has for CodaLab's sake, as text
+    note: str = ""
+
+    @property
+    def variable(self) -> str:
+        return variable(self.name)
+
+    @property
+    def key(self) -> str:
+        return self.name.replace("-", "_")
+
+
+def variable(*names: str) -> str:
+    return PREFIX + "_".join(names).upper().replace("-", "_").replace(".", "_")
+
+
+def _unused(name: str, note: str, kind: str = "text") -> Flag:
+    return Flag(name, (), "Accepted for CodaLab's command lines.", kind, note=note)
+
+
+CONNECTION: tuple[Flag, ...] = (
+    Flag("server", ("hub", "server"), "URL of the hub; without it, the embedded hub of the state directory."),
+    Flag("token-file", ("hub", "token-file"), "File that holds the token for the hub."),
+    Flag(
+        "state-dir",
+        ("manager", "state-dir"),
+        "Where manager and embedded hub keep their data (a local disk). Default: ~/.local/state/worker-manager.",
+    ),
+)
+
+POOL: tuple[Flag, ...] = (
+    Flag("min-workers", ("pool", "min-workers"), "Workers kept at all times.", "int", codalab="1"),
+    Flag("max-workers", ("pool", "max-workers"), "Workers at most.", "int", codalab="10"),
+    Flag(
+        "min-seconds-between-workers",
+        ("pool", "limits", "cooldown-up"),
+        "Seconds between two launches, but from zero and below the minimum at once.",
+        "number",
+        codalab="60",
+    ),
+    Flag("law", ("pool", "law"), "How many workers a backlog wants: pack, or step (one at a time, as CodaLab)."),
+    Flag("queue", ("pool", "queues"), "Serve only this queue (repeatable).", "words"),
+    Flag("owner", ("pool", "owners"), "Serve only this owner's jobs (repeatable).", "words"),
+    Flag(
+        "stabilise-seconds",
+        ("pool", "limits", "stabilise"),
+        "A worker goes only when it was not wanted for this long.",
+        "number",
+    ),
+    Flag("worker-tag", ("pool", "shape", "tags"), "Tag that the workers offer (repeatable).", "words"),
+    Flag("worker-tag-exclusive", ("pool", "shape", "exclusive"), "Run only jobs that ask for the tag.", "switch"),
+    Flag(
+        "worker-work-dir-prefix",
+        ("pool", "worker", "work-dir"),
+        "Folder in which each worker makes its work directory.",
+    ),
+    Flag(
+        "worker-delete-work-dir-on-exit",
+        ("pool", "worker", "delete-work-dir"),
+        "Remove the work directory when a worker exits.",
+        "switch",
+    ),
+    Flag(
+        "worker-idle-seconds",
+        ("pool", "limits", "idle"),
+        "A worker idle for this long, and not wanted, goes.",
+        "number",
+        codalab="600",
+    ),
+    Flag("worker-exit-after-num-runs", ("pool", "worker", "max-runs"), "A worker exits after this many jobs.", "int"),
+    Flag(
+        "worker-executable",
+        ("pool", "worker", "executable"),
+        "Command that starts the agent, instead of the one that belongs to this program.",
+    ),
+)
+
+MANAGER: tuple[Flag, ...] = (
+    Flag("manager", ("manager", "id"), "Name of this manager; one ledger and one lease each. Default: main."),
+    Flag(
+        "sleep-time",
+        ("manager", "tick"),
+        "Seconds between two looks at most; events come through at once.",
+        "number",
+        codalab="5",
+    ),
+    Flag("restart-after-seconds", ("manager", "restart-after"), "Start the program anew after this long.", "number"),
+)
+
+UNUSED: tuple[Flag, ...] = (
+    _unused("temp-session", "the token is read from --token-file; there is no session to keep", "off-switch"),
+    _unused("search", "jobs are chosen by --queue, --owner and --worker-tag", "words"),
+    _unused(
+        "no-prefilter", "every job group is compared with every pool's shape; explain shows which fit nowhere", "switch"
+    ),
+    _unused("worker-group", "there are no worker groups; --owner says whose jobs the pool serves"),
+    _unused("worker-max-work-dir-size", "the work directory is emptied after each job"),
+    _unused("worker-pass-down-termination", "a worker that is told to end always hands its jobs back", "switch"),
+    _unused("worker-exit-on-exception", "a worker always exits on an error it cannot mend", "switch"),
+    _unused(
+        "worker-preemptible", "jobs of a lost worker always go back to the queue, without spending a retry", "switch"
+    ),
+    _unused("worker-download-dependencies-max-retries", "a job that fails is tried again as its --retries say"),
+    _unused("worker-checkin-frequency-seconds", "workers hold one long poll, so they hear at once"),
+    _unused("worker-shared-memory-size-gb", "jobs run as plain processes, with the machine's shared memory"),
+)
+
+GLOBAL: tuple[Flag, ...] = (*CONNECTION, *POOL, *MANAGER, *UNUSED)
+
+
+def by_key() -> Mapping[str, Flag]:
+    return {flag.key: flag for flag in GLOBAL}
+
+
+# The resources of a backend's workers; they stand after the backend's name, as CodaLab has them.
+SHAPE: tuple[Flag, ...] = (
+    Flag("cpus", ("pool", "shape", "cpus"), "CPUs of a worker.", codalab="1"),
+    Flag("gpus", ("pool", "shape", "gpus"), "GPUs of a worker.", "int", codalab="0"),
+    Flag("memory-mb", ("pool", "shape", "memory"), "Memory of a worker in MiB.", "mib", codalab="2048"),
+    Flag("memory", ("pool", "shape", "memory"), "The same with a unit, such as 64GiB."),
+    Flag("gpu-type", ("pool", "shape", "gpu-type"), "Type of those GPUs."),
+    Flag("disk", ("pool", "shape", "disk"), "Disk of a worker, such as 100GiB."),
+    Flag("walltime", ("pool", "shape", "walltime"), "How long a worker may live, such as 10h."),
+)
+
+
+def notes_for(given: Mapping[str, object]) -> Iterator[str]:
+    """One line for each given option that means nothing here."""
+    for flag in UNUSED:
+        if flag.key in given:
+            yield f"--{flag.name} has no effect here: {flag.note}"
