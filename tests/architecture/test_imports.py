@@ -18,7 +18,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "worker": ({"worker"}, set()),
     "backends.base": ({"worker.protocol"}, set()),
     "backends": ({"backends.base", "worker.protocol"}, set()),
-    "backends.registry": ({"backends.base", "backends.registry"}, set()),
+    "backends.registry": ({"backends.base", "backends.options", "backends.registry"}, set()),
     "worker_manager.errors": (set(), set()),
     "worker_manager.clock": (set(), set()),
     "worker_manager.policy": ({"worker_manager.policy", "worker.protocol"}, set()),

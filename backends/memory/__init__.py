@@ -1,0 +1,118 @@
+"""The shipped fake: virtual workers in this process, on a clock that is handed in, with faults to order.
+
+    platform = MemoryPlatform(clock.now_ms, seed=7)
+    backend = MemoryBackend(platform, context)
+    platform.faults.inject("launch", TimeOut(executes=True))   # the next launch happens, and nobody learns of it
+    platform.next_change(now)                           # when a phase changes next: a simulator jumps there
+
+A worker is a timetable of phases, so nothing runs between two calls: the same seed and calls give the same answers.
+The platform outlives its backends, as a real one does; managers and pools on it do not see each other.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from backends.base import (
+    Context,
+    EndOutcome,
+    Finding,
+    LaunchOutcome,
+    ListFailed,
+    Listing,
+    Option,
+    Refused,
+    Severity,
+    Submission,
+    Unknown,
+)
+from backends.memory.faults import FOREVER, Fate, Fault, Hang, Lose, Refuse, TimeOut, Unreadable
+from backends.memory.platform import CAPABILITIES, MemoryPlatform, VirtualWorker
+
+__all__ = [
+    "CAPABILITIES",
+    "FOREVER",
+    "OPTIONS",
+    "Fate",
+    "Fault",
+    "Hang",
+    "Lose",
+    "MemoryBackend",
+    "MemoryPlatform",
+    "Refuse",
+    "TimeOut",
+    "Unreadable",
+    "VirtualWorker",
+    "create",
+]
+
+OPTIONS = (
+    Option("queue-time", "duration", "0s", "how long a worker waits for a machine"),
+    Option("boot-time", "duration", "0s", "how long its machine takes to start"),
+    Option("end-time", "duration", "0s", "how long it takes to end when it is asked to"),
+    Option("quota", "int", None, "how many workers the platform allows at once"),
+    Option("seed", "int", 0, "of the random faults"),
+)
+
+
+class MemoryBackend:
+    """One pool's view of the platform. It never decides."""
+
+    def __init__(self, platform: MemoryPlatform, context: Context) -> None:
+        self.platform = platform
+        self._context = context
+
+    def launch(self, submission: Submission) -> LaunchOutcome:
+        match self.platform.faults.meet("launch"):
+            case Refuse(kind, text, retry_after_s):
+                return Refused(kind, text, retry_after_s)
+            case TimeOut(executes, text):
+                if executes:
+                    self.platform.start(submission)
+                return Unknown(text)
+        return self.platform.start(submission)
+
+    def list(self) -> Listing:
+        fault = self.platform.faults.meet("list")
+        if isinstance(fault, Unreadable):
+            raise ListFailed(fault.text)
+        seen = self.platform.shown(self._context.manager, self._context.pool)
+        if isinstance(fault, Lose):
+            return Listing(tuple(seen[: max(len(seen) - fault.count, 0)]), complete=fault.complete)
+        return Listing(tuple(seen))
+
+    def terminate(self, handle: str, force: bool) -> EndOutcome:
+        match self.platform.faults.meet("terminate"):
+            case Refuse(kind, text, retry_after_s):
+                return Refused(kind, text, retry_after_s)
+            case TimeOut(executes, text):
+                if executes:
+                    self.platform.end(handle, force=force)
+                return Unknown(text)
+        return self.platform.end(handle, force=force)
+
+    def logs(self, handle: str, max_bytes: int) -> str:
+        worker = self.platform.find(handle)
+        if worker is None:
+            return ""
+        now = self.platform.now_ms()
+        lines = [f"{at} {worker.id} {phase}\n" for at, phase in worker.turns if at <= now]
+        return "".join(lines).encode()[-max_bytes:].decode(errors="ignore") if max_bytes > 0 else ""
+
+    def check(self) -> tuple[Finding, ...]:
+        return (Finding("memory", Severity.OK, "virtual workers need nothing"),)
+
+    def render(self, submission: Submission) -> str:
+        shown = {named.name: getattr(submission, named.name) for named in fields(submission)}
+        shown["shape"] = submission.shape.to_wire()
+        shown["environment"] = dict(submission.environment)
+        shown["join_tokens"] = ["***"] * len(submission.join_tokens)
+        return json.dumps(shown, indent=2)
+
+
+def create(options: Mapping[str, Any], context: Context) -> MemoryBackend:
+    """A platform of its own for each backend: what shall outlive it, or be shared, is built with MemoryPlatform."""
+    defaults = Fate(queue_ms=options["queue-time"], boot_ms=options["boot-time"], end_ms=options["end-time"])
+    platform = MemoryPlatform(context.now_ms, seed=options["seed"], defaults=defaults, quota=options["quota"])
+    return MemoryBackend(platform, context)

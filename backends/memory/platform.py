@@ -1,0 +1,229 @@
+"""The place where virtual workers live: what a real platform would keep for us, and what a simulator asks of it."""
+
+import heapq
+import threading
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from backends.base import (
+    Accepted,
+    Capabilities,
+    EndOutcome,
+    LaunchOutcome,
+    RefusalKind,
+    Refused,
+    Seen,
+    Submission,
+    WorkerPhase,
+)
+from backends.memory.faults import FOREVER, Fate, FaultOrders
+
+CAPABILITIES = Capabilities(max_batch=1000, idempotent_create=True, secrets="platform")
+
+
+@dataclass
+class VirtualWorker:
+    """One worker and its timetable: (from when, phase), in order; after the last one it is no longer shown."""
+
+    submission: Submission
+    index: int
+    handle: str
+    created: int
+    fate: Fate
+    turns: list[tuple[int, WorkerPhase]] = field(default_factory=list)
+    shown_until: int = FOREVER
+    exit_code: int | None = None
+    detail: str = ""
+
+    @property
+    def id(self) -> str:
+        return self.submission.worker_id(self.index)
+
+    @property
+    def join_token(self) -> str:
+        """What the platform's secret holds, for whoever plays the agent."""
+        return self.submission.join_tokens[self.index] if self.submission.join_tokens else ""
+
+    def phase(self, now: int) -> WorkerPhase:
+        return self.turns[max(bisect_right(self.turns, now, key=lambda turn: turn[0]) - 1, 0)][1]
+
+    def over(self, now: int) -> bool:
+        return self.phase(now) is WorkerPhase.ENDED or now >= self.shown_until
+
+    def cut(self, now: int, *turns: tuple[int, WorkerPhase]) -> None:
+        """What was to come does not come; `turns` come instead."""
+        self.turns = [turn for turn in self.turns if turn[0] <= now] + list(turns)
+
+
+class MemoryPlatform:
+    """The place where virtual workers live."""
+
+    def __init__(
+        self,
+        now_ms: Callable[[], int],
+        *,
+        seed: int = 0,
+        defaults: Fate | None = None,
+        quota: int | None = None,
+        keep_ended_ms: int = 600_000,
+        capabilities: Capabilities = CAPABILITIES,
+    ) -> None:
+        self.now_ms = now_ms
+        self.capabilities = capabilities
+        self._defaults = defaults or Fate()
+        self._quota = quota
+        self._keep_ended_ms = keep_ended_ms
+        self.faults = FaultOrders(seed)
+        self._lock = threading.Lock()
+        self._workers: dict[str, VirtualWorker] = {}
+        self._submissions: dict[tuple[str, str], tuple[str, ...]] = {}
+        self._changes: list[int] = []
+        self._leaving: list[tuple[int, str]] = []
+        self._serial = 0
+
+    # ------------------------------------------------ for simulators
+
+    def next_change(self, now: int) -> int | None:
+        """When some worker's phase changes next, after `now`; None when only a call can change anything."""
+        with self._lock:
+            while self._changes and self._changes[0] <= now:
+                heapq.heappop(self._changes)
+            return self._changes[0] if self._changes else None
+
+    def workers(self) -> tuple[VirtualWorker, ...]:
+        """Every worker that is not over, of all managers."""
+        now = self.now_ms()
+        with self._lock:
+            return tuple(worker for worker in self._workers.values() if not worker.over(now))
+
+    def leave(self, worker_id: str, exit_code: int = 0, detail: str = "") -> None:
+        """The worker ends by itself: its idle exit, a drain that is done, a crash."""
+        self._end_by_id(worker_id, exit_code, detail, shown=True)
+
+    def vanish(self, worker_id: str) -> None:
+        """The worker is gone from one moment to the next, and from the list."""
+        self._end_by_id(worker_id, None, "", shown=False)
+
+    def _end_by_id(self, worker_id: str, exit_code: int | None, detail: str, *, shown: bool) -> None:
+        now = self.now_ms()
+        with self._lock:
+            for worker in [w for w in self._workers.values() if w.id == worker_id and not w.over(now)]:
+                worker.exit_code, worker.detail = exit_code, detail
+                worker.cut(now, (now, WorkerPhase.ENDED))
+                self._schedule(worker, shown=shown)
+
+    # ------------------------------------------------ what the backend does
+
+    def start(self, submission: Submission) -> LaunchOutcome:
+        now = self.now_ms()
+        with self._lock:
+            self._forget(now)
+            known = self._submissions.get((submission.manager, submission.id))
+            if known and self.capabilities.idempotent_create:
+                return self._accepted(known)
+            if submission.count > self.capabilities.max_batch:
+                return Refused(RefusalKind.CONFIG, f"at most {self.capabilities.max_batch} workers in one submission")
+            alive = sum(not worker.over(now) for worker in self._workers.values()) if self._quota is not None else 0
+            if self._quota is not None and alive + submission.count > self._quota:
+                return Refused(RefusalKind.QUOTA, f"{alive} of {self._quota} workers exist")
+            handles = tuple(self._add(submission, index, now) for index in range(submission.count))
+            self._submissions[submission.manager, submission.id] = handles
+            return self._accepted(handles)
+
+    def shown(self, manager: str, pool: str) -> list[Seen]:
+        now = self.now_ms()
+        lag = int(self.capabilities.list_lag_s * 1000)
+        with self._lock:
+            self._forget(now)
+            return [
+                self._seen(worker, now)
+                for worker in self._workers.values()
+                if worker.submission.manager == manager
+                and worker.submission.pool == pool
+                and worker.created + lag <= now < worker.shown_until
+            ]
+
+    def end(self, handle: str, *, force: bool) -> EndOutcome:
+        now = self.now_ms()
+        with self._lock:
+            worker = self._workers.get(handle)
+            if worker is None or worker.over(now):
+                return Accepted()
+            phase = worker.phase(now)
+            if force or phase is WorkerPhase.PENDING:
+                worker.cut(now, (now, WorkerPhase.ENDED))
+                worker.exit_code = None if phase is WorkerPhase.PENDING else 137
+            elif phase is not WorkerPhase.ENDING:
+                end_ms = worker.fate.end_ms or 0
+                worker.cut(now, (now, WorkerPhase.ENDING), (now + end_ms, WorkerPhase.ENDED))
+                worker.exit_code = 0
+            worker.detail = worker.detail or "ended by order"
+            self._schedule(worker, shown=not worker.fate.vanishes)
+            return Accepted()
+
+    def find(self, handle: str) -> VirtualWorker | None:
+        return self._workers.get(handle)
+
+    def _accepted(self, handles: tuple[str, ...]) -> Accepted:
+        return Accepted(dict(enumerate(handles)) if self.capabilities.ids_at_launch else {})
+
+    def _add(self, submission: Submission, index: int, now: int) -> str:
+        fate = self._fate()
+        self._serial += 1
+        worker = VirtualWorker(submission, index, f"vm-{self._serial}", now, fate, detail=fate.detail)
+        starts = now + (fate.queue_ms or 0)
+        runs = starts + (fate.boot_ms or 0)
+        worker.turns = [(now, WorkerPhase.PENDING), (starts, WorkerPhase.STARTING)]
+        if fate.dies_at_boot:
+            worker.turns.append((runs, WorkerPhase.ENDED))
+            worker.exit_code = 1 if fate.exit_code is None else fate.exit_code
+        else:
+            worker.turns.append((runs, WorkerPhase.UNKNOWN if fate.strange else WorkerPhase.RUNNING))
+            if fate.run_ms is not None:
+                worker.turns.append((runs + fate.run_ms, WorkerPhase.ENDED))
+                worker.exit_code = fate.exit_code or 0
+        self._workers[worker.handle] = worker
+        self._schedule(worker, shown=not fate.vanishes)
+        return worker.handle
+
+    def _fate(self) -> Fate:
+        ordered = self.faults.meet("worker")
+        if not isinstance(ordered, Fate):
+            return self._defaults
+        unsaid = {
+            name: getattr(self._defaults, name)
+            for name in ("queue_ms", "boot_ms", "run_ms", "end_ms")
+            if getattr(ordered, name) is None
+        }
+        return replace(ordered, **unsaid)
+
+    def _schedule(self, worker: VirtualWorker, *, shown: bool) -> None:
+        for at, _ in worker.turns:
+            heapq.heappush(self._changes, at)
+        last, phase = worker.turns[-1]
+        if phase is WorkerPhase.ENDED:
+            worker.shown_until = last + (self._keep_ended_ms if shown else 0)
+            heapq.heappush(self._leaving, (worker.shown_until, worker.handle))
+
+    def _forget(self, now: int) -> None:
+        while self._leaving and self._leaving[0][0] <= now:
+            _, handle = heapq.heappop(self._leaving)
+            worker = self._workers.get(handle)
+            if worker and worker.shown_until <= now:
+                del self._workers[handle]
+                self._submissions.pop((worker.submission.manager, worker.submission.id), None)
+
+    def _seen(self, worker: VirtualWorker, now: int) -> Seen:
+        phase = worker.phase(now)
+        running = [at for at, turn in worker.turns if turn in (WorkerPhase.RUNNING, WorkerPhase.UNKNOWN) and at <= now]
+        return Seen(
+            submission=worker.submission.id,
+            index=worker.index,
+            handle=worker.handle,
+            phase=phase,
+            started_at=running[0] if running else None,
+            exit_code=worker.exit_code if phase is WorkerPhase.ENDED else None,
+            refusal=worker.fate.refusal if phase in (WorkerPhase.PENDING, WorkerPhase.ENDED) else None,
+            detail=worker.detail,
+        )
