@@ -4,9 +4,9 @@ import shlex
 from pathlib import Path as FilePath
 from typing import Any
 
+from backends.options import read
 from worker.protocol import Shape, join_tags
 from worker_manager.config.layers import Tree, leaves
-from worker_manager.config.options import check_options, read_secret
 from worker_manager.config.request import Catalogue, Request
 from worker_manager.config.schema import ConfigurationFile, HubPart, LimitsPart, PoolPart, ShapePart, WorkerPart
 from worker_manager.config.settings import (
@@ -37,7 +37,7 @@ _LIMITS_WITH_TIME = (
     "backoff_cap",
 )
 
-_OWN_HUB = ("listen", "advertise_url", "tls", "tls_certificate", "tls_key", "behind_proxy", "log_level")
+_OWN_HUB = ("listen", "advertise_url", "tls", "tls_certificate", "tls_key", "behind_proxy", "database", "log_level")
 _OWN_HUB_TIMES = ("lease", "job_retention", "log_retention", "event_retention")
 
 
@@ -50,17 +50,15 @@ def build(tree: Tree, request: Request, catalogue: Catalogue, notes: tuple[str, 
         tick_ms=checked.manager.tick,
         restart_after_ms=checked.manager.restart_after,
     )
-    hub = _hub(checked.hub, request)
-    pools = tuple(_pool(part, request, catalogue) for part in checked.pools)
+    hub = _hub(checked.hub)
+    pools = tuple(_pool(part, catalogue) for part in checked.pools)
     values, origins = _shown_values(checked, tree, manager)
     return Settings(manager, hub, pools, values, origins, notes)
 
 
-def _hub(part: HubPart, request: Request) -> HubConfig:
+def _hub(part: HubPart) -> HubConfig:
     own = {name: getattr(part, name) for name in _OWN_HUB if getattr(part, name) is not None}
     own |= {f"{name}_ms": getattr(part, name) for name in _OWN_HUB_TIMES if getattr(part, name) is not None}
-    if part.database:
-        own["database"] = read_secret("database", part.database, request.environment)
     return HubConfig(part.server, _path(part.token_file), _path(part.ca), part.fingerprint, own)
 
 
@@ -68,9 +66,8 @@ def _path(text: str | None) -> FilePath | None:
     return FilePath(text).expanduser() if text else None
 
 
-def _pool(part: PoolPart, request: Request, catalogue: Catalogue) -> PoolConfig:
+def _pool(part: PoolPart, catalogue: Catalogue) -> PoolConfig:
     backend = catalogue.canonical(part.backend) or part.backend
-    options, _ = check_options(catalogue.options(backend), part.options, request.environment)
     return PoolConfig(
         name=part.name,
         backend=backend,
@@ -81,7 +78,7 @@ def _pool(part: PoolPart, request: Request, catalogue: Catalogue) -> PoolConfig:
         owners=part.owners,
         queues=part.queues,
         worker=_worker(part.worker),
-        options=options,
+        options=read(catalogue.options(backend), part.options),
     )
 
 

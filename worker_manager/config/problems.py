@@ -31,6 +31,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def what_is_wrong(error: Mapping[str, Any], siblings: Sequence[str]) -> str:
     """pydantic's complaint in our words."""
     kind, given, context = error["type"], error.get("input"), error.get("ctx", {})
+    if kind == "value_error":
+        return str(context["error"])
     if kind == "extra_forbidden":
         return f"unknown key; {did_you_mean(str(error['loc'][-1]), siblings)}"
     if kind == "missing":

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from backends.base import Option
+from backends.options import OptionErrors, read
 from worker_manager.config.flags import notes_for
 from worker_manager.config.layers import (
     Leaf,
@@ -14,7 +16,6 @@ from worker_manager.config.layers import (
     global_leaves,
     pool_defaults,
 )
-from worker_manager.config.options import check_options, read_secret
 from worker_manager.config.problems import did_you_mean, show_path, shown, what_is_wrong
 from worker_manager.config.request import Catalogue, Request
 from worker_manager.config.settings import Origin, Settings
@@ -28,8 +29,8 @@ def resolve(request: Request, catalogue: Catalogue) -> Settings:
         raise ConfigError([f"{document.place(())}: write version: 1, then pools: with a list of pools"])
     tree = _merged(request, catalogue)
     problems = [*_file_problems(request), *_schema_problems(tree, document)]
-    problems += _hub_problems(tree, document, request.environment)
-    problems += _pool_problems(tree, document, request.environment, catalogue)
+    problems += _hub_problems(tree, document)
+    problems += _pool_problems(tree, document, catalogue)
     if problems:
         raise ConfigError(sorted(dict.fromkeys(problems), key=_by_line))
     from worker_manager.config.build import build
@@ -107,19 +108,15 @@ def _schema_problems(tree: Tree, document: Document | None) -> Iterator[str]:
             yield _line(origin.where if origin else _place(document, path), path, text)
 
 
-def _hub_problems(tree: Tree, document: Document | None, environment: Mapping[str, str]) -> Iterator[str]:
+def _hub_problems(tree: Tree, document: Document | None) -> Iterator[str]:
     hub = tree.value.get("hub")
     database = hub.get("database") if isinstance(hub, dict) else None
     if isinstance(database, str):
-        try:
-            read_secret("database", database, environment)
-        except ValueError as error:
-            yield _line(_place(document, ("hub", "database")), ("hub", "database"), str(error))
+        for _, text in _option_problems((Option("database", secret=True),), {"database": database}):
+            yield _line(_place(document, ("hub", "database")), ("hub", "database"), text)
 
 
-def _pool_problems(
-    tree: Tree, document: Document | None, environment: Mapping[str, str], catalogue: Catalogue
-) -> Iterator[str]:
+def _pool_problems(tree: Tree, document: Document | None, catalogue: Catalogue) -> Iterator[str]:
     pools = tree.value.get("pools")
     names: dict[str, int] = {}
     for number, pool in enumerate(pools if isinstance(pools, list) else []):
@@ -151,8 +148,17 @@ def _pool_problems(
             continue
         options = pool.get("options") or {}
         if isinstance(options, dict):
-            for problem in check_options(catalogue.options(canonical), options, environment)[1]:
-                yield _line(at("options", problem.name), (*here, "options", problem.name), str(problem))
+            for option_name, text in _option_problems(catalogue.options(canonical), options):
+                yield _line(at("options", option_name), (*here, "options", option_name), text)
+
+
+def _option_problems(declared: Sequence[Option], given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    try:
+        read(declared, given)
+    except OptionErrors as error:
+        for problem in error.problems:
+            name, _, text = problem.partition(": ")
+            yield name, text
 
 
 def _by_line(problem: str) -> tuple[int, str]:

@@ -11,7 +11,6 @@ import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
 
 from worker.protocol import UnitError, parse_bytes, parse_cpus, parse_duration
 
@@ -23,9 +22,7 @@ def _amount(parse: Any, example: str) -> BeforeValidator:
         try:
             return parse(value)
         except UnitError as error:
-            raise PydanticCustomError(
-                "unit", "{text} (for example {example})", {"text": str(error), "example": example}
-            ) from None
+            raise ValueError(f"{error} (for example {example})") from None
 
     return BeforeValidator(read)
 
@@ -38,14 +35,14 @@ def _word_list(value: Any) -> Any:
 def _no_truth(value: Any) -> Any:
     """`yes` is no number, though Python would count it as 1."""
     if isinstance(value, bool):
-        raise PydanticCustomError("count", "write a whole number, not {value}", {"value": str(value).lower()})
+        raise ValueError(f"write a whole number, not {str(value).lower()}")
     return value
 
 
 def _label(value: str) -> str:
     if not re.fullmatch(r"[a-z]([a-z0-9-]{0,18}[a-z0-9])?", value):
-        raise PydanticCustomError(
-            "label", "write at most 20 lowercase letters, digits and dashes, beginning with a letter, for example gpu-a"
+        raise ValueError(
+            "write at most 20 lowercase letters, digits and dashes, beginning with a letter, for example gpu-a"
         )
     return value
 
@@ -128,7 +125,7 @@ class LimitsPart(_Part):
     @model_validator(mode="after")
     def _cap_is_no_floor(self) -> "LimitsPart":
         if self.backoff > self.backoff_cap:
-            raise PydanticCustomError("order", "backoff is longer than backoff-cap: raise backoff-cap or lower backoff")
+            raise ValueError("backoff is longer than backoff-cap: raise backoff-cap or lower backoff")
         return self
 
 
@@ -165,11 +162,9 @@ class PoolPart(_PoolFields):
     @model_validator(mode="after")
     def _room_between_the_bounds(self) -> "PoolPart":
         if self.min_workers > self.max_workers:
-            raise PydanticCustomError(
-                "bounds",
-                "min-workers is {min} and max-workers is {max}: write a min-workers of at most {max}, "
-                "or a max-workers of at least {min}",
-                {"min": self.min_workers, "max": self.max_workers},
+            raise ValueError(
+                f"min-workers is {self.min_workers} and max-workers is {self.max_workers}: write a min-workers of at "
+                f"most {self.max_workers}, or a max-workers of at least {self.min_workers}"
             )
         return self
 

@@ -66,7 +66,7 @@ class PoolConfig:
     owners: tuple[str, ...] = ()
     queues: tuple[str, ...] = ()
     worker: WorkerSettings = WorkerSettings()
-    options: Mapping[str, Any] = field(default_factory=dict)  # the backend's own, checked against its declaration
+    options: Mapping[str, Any] = field(default_factory=dict)  # the backend's own; a secret is a reference to one
 
     def launch_digest(self) -> str:
         """Changes when a worker launched now would differ from one launched before. Limits and laws do not count."""
@@ -74,18 +74,9 @@ class PoolConfig:
             "backend": self.backend,
             "shape": self.shape.to_wire(),
             "worker": [str(getattr(self.worker, name)) for name in sorted(WorkerSettings.__slots__)],
-            "options": {name: str(value) for name, value in self.options.items() if not isinstance(value, Secret)},
+            "options": {name: str(value) for name, value in self.options.items()},
         }
         return hashlib.sha256(json.dumps(launched, sort_keys=True).encode()).hexdigest()[:16]
-
-
-class Secret(str):
-    """A value that is never shown: its representation is a mask."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'***'"
 
 
 @dataclass(frozen=True, slots=True)
