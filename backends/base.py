@@ -160,7 +160,7 @@ class Option:
 
     name: str  # as in YAML and on the command line, with dashes
     type: str = "str"
-    default: Any = None
+    default: Any = None  # as `create` gets it: ms, bytes, milli-CPUs
     help: str = ""
     required: bool = False
     secret: bool = False  # given as a file or an environment reference, masked everywhere
@@ -176,6 +176,8 @@ class Context:
     state_dir: str  # a folder of this pool's own, mode 0700
     now_ms: Callable[[], int]  # UTC
     call_timeout_s: float = 30.0
+    shape: Shape | None = None  # of the pool's workers, so that `check` can say whether it fits
+    max_workers: int | None = None  # likewise
 
 
 class Backend(Protocol):

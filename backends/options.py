@@ -1,7 +1,8 @@
 """The values a person gave for a backend's options: read by type, all mistakes named at once, secrets masked.
 
 `registry.py` uses it for every backend, so a backend's `create` gets typed values and no strings to parse.
-A secret is given by reference, `env:NAME` or `file:PATH`; its plain text exists only in what `reveal` returns.
+The default of an option is a value as `create` gets it (a duration in ms, a size in bytes), never a text to read.
+A secret is given by reference, `env:NAME` or `file:PATH`, and is read into a Secret, which never shows itself.
 """
 
 import os
@@ -24,8 +25,20 @@ class OptionErrors(BackendUnusable):
         self.problems = tuple(problems)
 
 
-def read(options: Sequence[Option], given: Mapping[str, Any]) -> dict[str, Any]:
+class Secret(str):
+    """A text that is never shown: its representation is a mask."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(MASK)
+
+
+def read(
+    options: Sequence[Option], given: Mapping[str, Any], environment: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Typed values by name, defaults filled in. None counts as not given. Raises OptionErrors with every mistake."""
+    environment = os.environ if environment is None else environment
     known = {option.name: option for option in options}
     said = {name.replace("_", "-"): value for name, value in given.items() if value is not None}
     problems = [_unknown(name, known) for name in said if name not in known]
@@ -33,11 +46,11 @@ def read(options: Sequence[Option], given: Mapping[str, Any]) -> dict[str, Any]:
     for name, option in known.items():
         if name in said:
             try:
-                values[name] = _typed(option, said[name])
+                values[name] = _typed(option, said[name], environment)
             except ValueError as wrong:
                 problems.append(f"{name}: {wrong}")
         elif option.required:
-            problems.append(f"{name}: is required{f' ({option.help})' if option.help else ''}")
+            problems.append(_missing(option))
         else:
             values[name] = _default(option)
     if problems:
@@ -45,27 +58,23 @@ def read(options: Sequence[Option], given: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def masked(options: Sequence[Option], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same values, fit to be shown. A reference to a secret is none itself and stays readable."""
-    secrets = {option.name for option in options if option.secret}
-    return {
-        name: MASK if name in secrets and value is not None and not _is_reference(value) else value
-        for name, value in values.items()
-    }
-
-
-def reveal(options: Sequence[Option], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same values with secrets read from where they stand. Raises OptionErrors for those that cannot be read."""
-    plain, problems = dict(values), []
-    for option in options:
-        if option.secret and values.get(option.name) is not None:
-            try:
-                plain[option.name] = _read_secret(values[option.name])
-            except ValueError as wrong:
-                problems.append(f"{option.name}: {wrong}")
+def complete(options: Sequence[Option], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that are typed already, with defaults for those not there. Raises OptionErrors."""
+    known = {option.name: option for option in options}
+    problems = [_unknown(name, known) for name in values if name not in known]
+    problems += [_missing(option) for option in options if option.required and values.get(option.name) is None]
     if problems:
         raise OptionErrors(problems)
-    return plain
+    return {name: _default(option) if values.get(name) is None else values[name] for name, option in known.items()}
+
+
+def masked(options: Sequence[Option], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same values, fit to be shown."""
+    secrets = {option.name for option in options if option.secret}
+    return {
+        name: MASK if value is not None and (name in secrets or isinstance(value, Secret)) else value
+        for name, value in values.items()
+    }
 
 
 def near_miss(name: str, known: Sequence[str]) -> str:
@@ -79,17 +88,17 @@ def _unknown(name: str, known: Mapping[str, Option]) -> str:
     return f"{name}: is not an option of this backend.{hint}"
 
 
+def _missing(option: Option) -> str:
+    return f"{option.name}: is required{f' ({option.help})' if option.help else ''}"
+
+
 def _default(option: Option) -> Any:
-    if option.default is None:
-        return () if option.type == "list" else None
-    return _typed(option, option.default)
+    return () if option.type == "list" and option.default is None else option.default
 
 
-def _typed(option: Option, value: Any) -> Any:
+def _typed(option: Option, value: Any, environment: Mapping[str, str]) -> Any:
     if option.secret:
-        if not _is_reference(value):
-            raise ValueError("is a secret: write env:NAME or file:PATH, so that it stands in no command line or file")
-        return value
+        return _read_secret(value, environment)
     read_one = _READERS.get(option.type)
     if read_one is None:
         raise ValueError(f"has the type {option.type!r}, which is none of {', '.join(_READERS)}")
@@ -170,21 +179,23 @@ _READERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def _is_reference(value: Any) -> bool:
-    kind, colon, rest = str(value).partition(":")
-    return bool(colon and rest and kind in ("env", "file"))
-
-
-def _read_secret(reference: str) -> str:
-    kind, _, where = reference.partition(":")
-    if kind == "env":
-        if not os.environ.get(where):
+def _read_secret(reference: Any, environment: Mapping[str, str]) -> Secret:
+    """What the reference points to. The error never repeats what was given: it may be the secret itself."""
+    kind, _, where = str(reference).partition(":")
+    if kind == "env" and where:
+        if not environment.get(where):
             raise ValueError(f"the environment variable {where} is not set")
-        return os.environ[where]
+        return Secret(environment[where])
+    if kind == "file" and where:
+        return _secret_in(Path(where).expanduser())
+    raise ValueError("is a secret: write env:NAME or file:PATH, so that it stands in no command line or file")
+
+
+def _secret_in(path: Path) -> Secret:
     try:
-        text = Path(where).expanduser().read_text().rstrip("\r\n")
+        text = path.read_text().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as failed:
-        raise ValueError(f"the file {where} cannot be read: {getattr(failed, 'strerror', None) or failed}") from None
+        raise ValueError(f"the file {path} cannot be read: {getattr(failed, 'strerror', 'it is no text')}") from None
     if not text:
-        raise ValueError(f"the file {where} is empty")
-    return text
+        raise ValueError(f"the file {path} is empty")
+    return Secret(text)

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from typing import Any, cast
 
 from backends.base import Backend, BackendUnusable, Capabilities, Context, Option
-from backends.options import masked, near_miss, read, reveal
+from backends.options import complete, masked, near_miss, read
 
 GROUP = "worker_manager.backends"
 
@@ -47,18 +47,19 @@ class Kind:
     options: tuple[Option, ...]
     capabilities: Capabilities
 
-    def read(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def read(self, given: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Typed values, or OptionErrors with every mistake."""
-        return read(self.options, given)
+        return read(self.options, given, environment)
 
     def masked(self, values: Mapping[str, Any]) -> dict[str, Any]:
         return masked(self.options, values)
 
-    def create(self, given: Mapping[str, Any], context: Context) -> Backend:
-        """The backend itself. Raises BackendUnusable: wrong options, or an SDK that is not installed."""
-        values = reveal(self.options, self.read(given))
+    def create(self, values: Mapping[str, Any], context: Context) -> Backend:
+        """The backend itself, from values that `read` has typed. Raises BackendUnusable: wrong options, or an SDK
+        that is not installed."""
+        whole = complete(self.options, values)
         try:
-            return cast(Backend, import_module(self.entry.module).create(values, context))
+            return cast(Backend, import_module(self.entry.module).create(whole, context))
         except ModuleNotFoundError as missing:
             raise _not_installed(self.name, self.entry, missing.name) from missing
 
@@ -86,8 +87,8 @@ def load(name: str, catalogue: Mapping[str, Entry] = BACKENDS) -> Kind:
     return Kind(name, entry, tuple(module.OPTIONS), module.CAPABILITIES)
 
 
-def create(name: str, given: Mapping[str, Any], context: Context) -> Backend:
-    return load(name).create(given, context)
+def create(name: str, values: Mapping[str, Any], context: Context) -> Backend:
+    return load(name).create(values, context)
 
 
 def find(name: str, catalogue: Mapping[str, Entry] = BACKENDS) -> tuple[str, Entry]:

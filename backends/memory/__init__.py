@@ -48,9 +48,9 @@ __all__ = [
 ]
 
 OPTIONS = (
-    Option("queue-time", "duration", "0s", "how long a worker waits for a machine"),
-    Option("boot-time", "duration", "0s", "how long its machine takes to start"),
-    Option("end-time", "duration", "0s", "how long it takes to end when it is asked to"),
+    Option("queue-time", "duration", 0, "how long a worker waits for a machine"),
+    Option("boot-time", "duration", 0, "how long its machine takes to start"),
+    Option("end-time", "duration", 0, "how long it takes to end when it is asked to"),
     Option("quota", "int", None, "how many workers the platform allows at once"),
     Option("seed", "int", 0, "of the random faults"),
 )
