@@ -125,6 +125,10 @@ class Submission:
     def worker_id(self, index: int) -> str:
         return f"{self.id}-{index}"
 
+    def filled(self, text: str, index: int) -> str:
+        """`text` with `{index}` and `{worker}` replaced; every other brace stays as it is."""
+        return text.replace("{index}", str(index)).replace("{worker}", self.worker_id(index))
+
 
 class Severity(StrEnum):
     OK = "ok"
