@@ -41,7 +41,7 @@ _OWN_HUB = ("listen", "advertise_url", "tls", "tls_certificate", "tls_key", "beh
 _OWN_HUB_TIMES = ("lease", "job_retention", "log_retention", "event_retention")
 
 
-def build(tree: Tree, request: Request, catalogue: Catalogue, notes: tuple[str, ...]) -> Settings:
+def build(tree: Tree, request: Request, catalogue: Catalogue) -> Settings:
     checked = ConfigurationFile.model_validate(tree.value)
     state_dir = checked.manager.state_dir
     manager = ManagerSettings(
@@ -53,7 +53,7 @@ def build(tree: Tree, request: Request, catalogue: Catalogue, notes: tuple[str, 
     hub = _hub(checked.hub)
     pools = tuple(_pool(part, catalogue) for part in checked.pools)
     values, origins = _shown_values(checked, tree, manager)
-    return Settings(manager, hub, pools, values, origins, notes)
+    return Settings(manager, hub, pools, values, origins)
 
 
 def _hub(part: HubPart) -> HubConfig:

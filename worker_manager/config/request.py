@@ -31,3 +31,4 @@ class Request:
     single: SinglePool | None = None
     form: Mapping[Path, Any] = field(default_factory=dict)  # the defaults of this form of the command
     form_name: str = "default"
+    needs_pools: bool = False  # the command is about pools, so a file without any is a mistake

@@ -6,7 +6,6 @@ from typing import Any
 
 from backends.base import Option
 from backends.options import OptionErrors, read
-from worker_manager.config.flags import notes_for
 from worker_manager.config.layers import (
     Leaf,
     SinglePool,
@@ -35,7 +34,7 @@ def resolve(request: Request, catalogue: Catalogue) -> Settings:
         raise ConfigError(sorted(dict.fromkeys(problems), key=_by_line))
     from worker_manager.config.build import build
 
-    return build(tree, request, catalogue, tuple(notes_for(request.flags)))
+    return build(tree, request, catalogue)
 
 
 # ---------------------------------------------------------------- merging
@@ -86,7 +85,7 @@ def _file_problems(request: Request) -> Iterator[str]:
     if "version" not in document.value:
         yield f"{document.place(())}: version: is missing: write version: 1"
     pools = document.value.get("pools")
-    if request.single is None and not pools:
+    if request.needs_pools and not pools:
         yield f"{document.place(('pools',))}: pools: is missing: write a list of pools, each with name and backend"
 
 

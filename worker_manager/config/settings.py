@@ -86,7 +86,6 @@ class Settings:
     pools: tuple[PoolConfig, ...]
     values: Mapping[tuple[str | int, ...], Any] = field(default_factory=dict)  # every leaf, as a person wrote it
     origins: Mapping[tuple[str | int, ...], Origin] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()  # said once on stderr: options that mean nothing here
 
 
 def default_state_dir(environment: Mapping[str, str]) -> Path:

@@ -33,10 +33,10 @@ class Document:
         return f"{self.name}:{self.lines.get(path, 1)}"
 
 
-def read(text: str, name: str) -> Document:
+def read(text: str, name: str, max_bytes: int = MAX_BYTES) -> Document:
     """Raises ConfigError with every problem of form found."""
-    if len(text.encode()) > MAX_BYTES:
-        raise ConfigError([f"{name}: larger than {MAX_BYTES >> 20} MiB: this is no configuration"])
+    if len(text.encode()) > max_bytes:
+        raise ConfigError([f"{name}: larger than {max_bytes >> 20} MiB"])
     try:
         problems = list(_refused(text, name))
         if problems:

@@ -1,0 +1,144 @@
+"""What an operator tells the hub: cancel, drain, undrain, delete, freeze, unfreeze."""
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from worker.protocol import JobState, UnitError, parse_duration
+from worker_manager.cli.get import pages
+from worker_manager.cli.lazy import LazyGroup, OurCommand, with_connection
+from worker_manager.cli.world import Invocation, takes_invocation
+from worker_manager.errors import HubError, UsageError
+
+EVERYTHING = 1_000_000
+
+
+@click.command(cls=OurCommand)
+@click.argument("jobs", nargs=-1, metavar="ID…")
+@click.option("--all", "everything", is_flag=True, help="Every job that has not ended; --state narrows it.")
+@click.option("--state", type=click.Choice([s for s in JobState.ALL if s not in JobState.FINAL]))
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@with_connection
+@takes_invocation
+def cancel(
+    inv: Invocation, jobs: tuple[str, ...], everything: bool, state: str | None, yes: bool, **connection: Any
+) -> int:
+    """Cancel jobs. What runs gets TERM, its grace, then KILL."""
+    if bool(jobs) == everything or (state and not everything):
+        raise UsageError("name jobs, or say --all (and perhaps --state queued)")
+    client = inv.plus(**connection).client()
+    chosen: Sequence[str] = jobs
+    if everything:
+        states = [state] if state else [s for s in JobState.ALL if s not in JobState.FINAL]
+        found = [pages(client, "/v1/jobs", "jobs", {"state": one}, EVERYTHING, None)[0] for one in states]
+        chosen = [str(job["id"]) for part in found for job in part]
+        if not chosen:
+            inv.say("there is no such job")
+            return 0
+        inv.confirm(f"Cancel {len(chosen)} jobs?", yes)
+    return each(inv, chosen, lambda job: client.post(f"/v1/jobs/{quote(job, safe='')}/cancel", {}, idempotent=True))
+
+
+@click.command(cls=OurCommand)
+@click.argument("workers", nargs=-1, required=True, metavar="WORKER…")
+@click.option("--reason", default="", help="For people.")
+@click.option("--within", metavar="TIME", help="Hand back what still runs after this, such as 30m.")
+@with_connection
+@takes_invocation
+def drain(inv: Invocation, workers: tuple[str, ...], reason: str, within: str | None, **connection: Any) -> int:
+    """Let workers finish what they have and take nothing new; then they exit."""
+    body: dict[str, Any] = {"reason": reason}
+    if within:
+        body["deadline_ms"] = inv.world.now_ms() + _time("within", within)
+    client = inv.plus(**connection).client()
+    return each(
+        inv, workers, lambda worker: client.post(f"/v1/workers/{quote(worker, safe='')}/drain", body, idempotent=True)
+    )
+
+
+@click.command(cls=OurCommand)
+@click.argument("workers", nargs=-1, required=True, metavar="WORKER…")
+@with_connection
+@takes_invocation
+def undrain(inv: Invocation, workers: tuple[str, ...], **connection: Any) -> int:
+    """Let drained workers take jobs again."""
+    client = inv.plus(**connection).client()
+    return each(
+        inv, workers, lambda worker: client.post(f"/v1/workers/{quote(worker, safe='')}/undrain", {}, idempotent=True)
+    )
+
+
+@click.group(cls=LazyGroup)
+def delete() -> None:
+    """End a worker."""
+
+
+@delete.command("worker", cls=OurCommand)
+@click.argument("workers", nargs=-1, required=True, metavar="ID…")
+@click.option("--force", is_flag=True, help="Also a busy one: its jobs go back to the queue at once.")
+@click.option("--grace-period", metavar="TIME", help="Between asking it and ending it, such as 30s.")
+@with_connection
+@takes_invocation
+def delete_worker(
+    inv: Invocation, workers: tuple[str, ...], force: bool, grace_period: str | None, **connection: Any
+) -> int:
+    """Tell a worker to hand everything back and exit, and its backend to end it."""
+    params: dict[str, Any] = {"force": "true" if force else None}
+    if grace_period:
+        params["grace_ms"] = _time("grace-period", grace_period)
+    client = inv.plus(**connection).client()
+
+    def end(worker: str) -> Any:
+        return client.request("DELETE", f"/v1/workers/{quote(worker, safe='')}", params=params, idempotent=True)
+
+    return each(inv, workers, end)
+
+
+@click.command(cls=OurCommand)
+@click.argument("what", type=click.Choice(["pool"]), expose_value=False)
+@click.argument("pool")
+@click.option("--for", "length", default="30m", metavar="TIME", help="It always ends by itself. [default: 30m]")
+@click.option("--text", default="", help="Why; shown wherever the pool is.")
+@click.option("--manager", help="Where two managers have a pool of this name.")
+@with_connection
+@takes_invocation
+def freeze(inv: Invocation, pool: str, length: str, text: str, manager: str | None, **connection: Any) -> int:
+    """Keep a pool as it is: nothing is launched, nothing goes."""
+    body: dict[str, Any] = {"for_ms": _time("for", length), "text": text, **({"manager": manager} if manager else {})}
+    client = inv.plus(**connection).client()
+    return each(inv, [pool], lambda name: client.post(f"/v1/pools/{quote(name, safe='')}/freeze", body))
+
+
+@click.command(cls=OurCommand)
+@click.argument("what", type=click.Choice(["pool"]), expose_value=False)
+@click.argument("pool")
+@click.option("--manager", help="Where two managers have a pool of this name.")
+@with_connection
+@takes_invocation
+def unfreeze(inv: Invocation, pool: str, manager: str | None, **connection: Any) -> int:
+    """Let a frozen pool scale again."""
+    body = {"manager": manager} if manager else {}
+    client = inv.plus(**connection).client()
+    return each(inv, [pool], lambda name: client.post(f"/v1/pools/{quote(name, safe='')}/unfreeze", body))
+
+
+def each(inv: Invocation, names: Sequence[str], act: Any) -> int:
+    """Every one is tried; the names of those done go to stdout, and 1 comes back when one was refused."""
+    refused = 0
+    for name in names:
+        try:
+            act(name)
+            click.echo(name)
+        except HubError as error:
+            refused = 1
+            inv.say(f"worker-manager: {name}: {error}")
+    return refused
+
+
+def _time(option: str, text: str) -> int:
+    try:
+        return parse_duration(text)
+    except UnitError as error:
+        raise UsageError(f"--{option}: {error}") from None

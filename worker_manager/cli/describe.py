@@ -1,0 +1,160 @@
+"""`describe job|worker|pool ID`."""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from worker_manager.cli.kinds import job_state, pool_why, sentence, why
+from worker_manager.cli.lazy import OurCommand, with_connection
+from worker_manager.cli.output import Column, duration, moment, resources, show_one, show_pairs, show_table, text
+from worker_manager.cli.world import Invocation, takes_invocation
+
+_PATHS = {"job": "/v1/jobs/{}", "worker": "/v1/workers/{}", "pool": "/v1/pools/{}/explain"}
+_FORM = click.Choice(["text", "json", "yaml"])
+
+
+@click.command(cls=OurCommand)
+@click.argument("kind", type=click.Choice(list(_PATHS)))
+@click.argument("name", metavar="ID")
+@click.option("-o", "--output", type=_FORM, default="text", help="[default: text]")
+@with_connection
+@takes_invocation
+def describe(inv: Invocation, kind: str, name: str, output: str, **connection: Any) -> None:
+    """Everything about one job, worker or pool."""
+    thing = inv.plus(**connection).client().get(_PATHS[kind].format(quote(name, safe="")))
+    if output != "text":
+        show_one(kind.capitalize(), thing, output)
+    else:
+        {"job": _job, "worker": _worker, "pool": _pool}[kind](inv, thing)
+
+
+def _job(inv: Invocation, job: Mapping[str, Any]) -> None:
+    show_pairs(
+        [
+            ("Job", str(job.get("id", ""))),
+            ("Name", text("name")(job)),
+            ("State", job_state(job)),
+            ("Why", why(job)),
+            ("Command", " ".join(job.get("command") or ())),
+            ("Asks", resources(job.get("resources"))),
+            ("Tags", ", ".join(job.get("tags") or ())),
+            ("Owner", text("owner")(job)),
+            ("Queue", text("queue")(job)),
+            ("Priority", text("priority")(job)),
+            ("Time limit", duration(job.get("time_limit_ms"))),
+            ("Retries", text("retries")(job)),
+            ("Worker", text("worker")(job)),
+            ("Exit code", text("exit_code")(job)),
+            ("Signal", text("signal")(job)),
+            ("Submitted", moment(job.get("submitted_ms"))),
+            ("Started", moment(job.get("started_ms"))),
+            ("Ended", moment(job.get("ended_ms"))),
+            ("Ran", duration(job.get("run_ms"))),
+            ("CPU", duration(job.get("cpu_ms"))),
+        ]
+    )
+    _array(job.get("array"))
+    _table(
+        inv,
+        "Attempts",
+        job.get("attempts"),
+        (
+            Column("TRY", lambda attempt: str(attempt.get("epoch", attempt.get("attempt", "-")))),
+            Column("WORKER", text("worker")),
+            Column("STATE", lambda attempt: str(attempt.get("outcome") or attempt.get("state") or "-"), colored=True),
+            Column("EXIT", text("exit_code")),
+            Column("RAN", lambda attempt: duration(attempt.get("run_ms"))),
+            Column("WHY", lambda attempt: str(attempt.get("text") or sentence(attempt.get("reason")))),
+        ),
+    )
+    show_verdicts(inv, job.get("why"))
+
+
+def _array(array: Any) -> None:
+    if isinstance(array, Mapping):
+        click.echo("Tasks: " + ", ".join(f"{count} {state}" for state, count in array.items() if count))
+
+
+def _worker(_: Invocation, worker: Mapping[str, Any]) -> None:
+    cordon = worker.get("cordon") or {}
+    host = worker.get("host") or {}
+    show_pairs(
+        [
+            ("Worker", str(worker.get("id", ""))),
+            ("Pool", text("pool")(worker)),
+            ("Manager", text("manager")(worker)),
+            ("State", text("state")(worker)),
+            ("Has", resources(worker.get("shape"))),
+            ("Free", resources(worker.get("free"))),
+            ("Running", text("running")(worker)),
+            ("Assigned", text("assigned")(worker)),
+            ("Jobs done", text("runs")(worker)),
+            ("Jobs here", ", ".join(str(_id_of(job)) for job in worker.get("jobs") or ())),
+            ("Host", " ".join(f"{name}={value}" for name, value in host.items())),
+            ("Ready since", moment(worker.get("ready_ms"))),
+            ("Last seen", moment(worker.get("seen_ms"))),
+            ("Idle since", moment(worker.get("idle_since_ms"))),
+            ("Drains", sentence(cordon.get("reason")) if cordon else ""),
+            ("Drains until", moment(cordon.get("deadline_ms")) if cordon else ""),
+            ("Config", text("config")(worker)),
+        ]
+    )
+
+
+def _id_of(job: Any) -> Any:
+    return job.get("id", job.get("job")) if isinstance(job, Mapping) else job
+
+
+def _pool(inv: Invocation, pool: Mapping[str, Any]) -> None:
+    numbers = pool.get("plan") or pool
+    show_pairs(
+        [
+            ("Pool", text("pool")(numbers)),
+            ("Manager", text("manager")(pool)),
+            ("Workers", _counts(numbers)),
+            ("Bounds", f"{numbers.get('min_workers', '-')} to {numbers.get('max_workers', '-')}"),
+            ("Why", pool_why({**numbers, **pool})),
+            ("Last seen", moment(pool.get("seen_ms"))),
+        ]
+    )
+    show_verdicts(inv, pool.get("verdicts"))
+    _table(
+        inv,
+        "Decisions",
+        pool.get("decisions"),
+        (
+            Column("AT", lambda decision: moment(decision.get("at_ms", decision.get("at")))),
+            Column("WHAT", lambda decision: str(decision.get("kind") or decision.get("action") or "-")),
+            Column("COUNT", text("count")),
+            Column("WHY", lambda decision: sentence(decision.get("reason"))),
+        ),
+    )
+
+
+def _counts(pool: Mapping[str, Any]) -> str:
+    names = ("wanted", "requested", "observed", "ready", "idle", "draining")
+    return ", ".join(f"{pool[name]} {name}" for name in names if pool.get(name) is not None)
+
+
+def show_verdicts(inv: Invocation, verdicts: Any) -> None:
+    """What becomes of a job, or of each job group, in each pool."""
+    _table(
+        inv,
+        "Verdicts",
+        verdicts,
+        (
+            Column("POOL", text("pool")),
+            Column("GROUP", text("group"), wide=False),
+            Column("STATUS", text("status")),
+            Column("JOBS", text("jobs")),
+            Column("WHY", lambda verdict: sentence(verdict.get("reason"))),
+        ),
+    )
+
+
+def _table(inv: Invocation, title: str, rows: Any, columns: tuple[Column, ...]) -> None:
+    if rows:
+        click.echo(f"{title}:")
+        show_table(columns, rows, inv.colored)

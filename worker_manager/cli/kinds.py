@@ -1,0 +1,134 @@
+"""What can be listed, and its columns."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from worker.protocol import format_bytes, format_cpus
+from worker_manager.cli.output import NOTHING, Column, Kind, Row, age, duration, moment, resources, text
+
+
+def jobs(now_ms: int) -> Kind:
+    return Kind(
+        "Job",
+        (
+            Column("ID", text("id")),
+            Column("NAME", text("name")),
+            Column("STATE", job_state, colored=True),
+            Column("ASKS", lambda job: resources(job.get("resources"))),
+            Column("WORKER", text("worker")),
+            Column("RAN", lambda job: duration(job.get("run_ms"))),
+            Column("AGE", age("submitted_ms", now_ms)),
+            Column("OWNER", text("owner"), wide=True),
+            Column("QUEUE", text("queue"), wide=True),
+            Column("PRIORITY", text("priority"), wide=True),
+            Column("TRY", text("attempt"), wide=True),
+            Column("EXIT", text("exit_code"), wide=True),
+            Column("COMMAND", lambda job: " ".join(job.get("command") or ())[:60], wide=True),
+            Column("WHY", why),
+        ),
+    )
+
+
+def workers(now_ms: int) -> Kind:
+    return Kind(
+        "Worker",
+        (
+            Column("ID", text("id")),
+            Column("POOL", text("pool")),
+            Column("STATE", text("state"), colored=True),
+            Column("JOBS", lambda worker: f"{worker.get('running', 0)}+{worker.get('assigned', 0)}"),
+            Column("DONE", text("runs")),
+            Column("HAS", lambda worker: resources(worker.get("shape"))),
+            Column("FREE", free),
+            Column("AGE", age("ready_ms", now_ms)),
+            Column("SEEN", age("seen_ms", now_ms)),
+            Column("IDLE", age("idle_since_ms", now_ms)),
+            Column("MANAGER", text("manager"), wide=True),
+            Column("HOST", lambda worker: str((worker.get("host") or {}).get("hostname") or NOTHING), wide=True),
+            Column("CONFIG", text("config"), wide=True),
+            Column("WHY", lambda worker: sentence((worker.get("cordon") or {}).get("reason"))),
+        ),
+    )
+
+
+def pools(now_ms: int) -> Kind:
+    return Kind(
+        "Pool",
+        (
+            Column("POOL", text("pool")),
+            Column("MANAGER", text("manager")),
+            Column("WANTED", text("wanted")),
+            Column("REQUESTED", text("requested")),
+            Column("OBSERVED", text("observed")),
+            Column("READY", text("ready")),
+            Column("IDLE", text("idle")),
+            Column("DRAINING", text("draining"), wide=True),
+            Column("MIN", text("min_workers")),
+            Column("MAX", text("max_workers")),
+            Column("SEEN", age("seen_ms", now_ms)),
+            Column("WHY", pool_why),
+        ),
+        key="pool",
+    )
+
+
+def events(_: int) -> Kind:
+    return Kind(
+        "Event",
+        (
+            Column("AT", lambda event: moment(event.get("at_ms"))),
+            Column("SEQ", text("seq"), wide=True),
+            Column("KIND", text("kind")),
+            Column("SUBJECT", text("subject")),
+            Column("WHAT", lambda event: details(event.get("data"))),
+        ),
+        key="seq",
+    )
+
+
+# ---------------------------------------------------------------- cells
+
+
+def job_state(job: Row) -> str:
+    """An array says how far it is; a job that nothing can serve says so."""
+    array = job.get("array")
+    if isinstance(array, Mapping) and array.get("count"):
+        done = sum(array.get(state) or 0 for state in ("succeeded", "failed", "cancelled"))
+        return f"{job.get('state')} {done}/{array['count']}"
+    return str(job.get("state", NOTHING))
+
+
+def why(job: Row) -> str:
+    if job.get("unservable"):
+        return "no pool can serve it: " + sentence(job["unservable"])
+    return str(job.get("text") or sentence(job.get("reason")))
+
+
+def free(worker: Row) -> str:
+    wire = worker.get("free")
+    if not isinstance(wire, Mapping):
+        return NOTHING
+    parts = [f"{format_cpus(wire.get('cpus', 1000))} cpu"]
+    return ", ".join(parts + ([format_bytes(wire["memory"])] if wire.get("memory") else []))
+
+
+def pool_why(pool: Row) -> str:
+    if pool.get("frozen"):
+        frozen = pool["frozen"]
+        return f"frozen: {frozen.get('text') or 'by an operator'}" if isinstance(frozen, Mapping) else "frozen"
+    return "; ".join(sentence(reason) for reason in pool.get("reasons") or ()) or NOTHING
+
+
+def sentence(reason: Any) -> str:
+    """A reason as {code, numbers, text}, or as plain words."""
+    if isinstance(reason, Mapping):
+        return str(reason.get("text") or reason.get("code") or NOTHING)
+    return str(reason) if reason else NOTHING
+
+
+def details(data: Any) -> str:
+    if not isinstance(data, Mapping):
+        return str(data) if data else NOTHING
+    if "text" in data:
+        return str(data["text"])
+    return " ".join(f"{name}={sentence(value)}" for name, value in data.items()) or NOTHING

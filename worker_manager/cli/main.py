@@ -1,0 +1,188 @@
+"""The command line's front door: global options, the table of commands, errors → exit codes.
+
+Exit codes: 0 done, 1 it failed, 2 asked wrongly, 3 a dry run would act (--detailed-exitcode), 74 the store cannot be
+used, 75 another manager holds the lease, 130 and 143 ended by a signal. Data goes to stdout, everything else to stderr.
+Nothing slow is imported here: the help has to come at once.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from worker_manager.cli.lazy import LazyGroup, OurCommand, given, option_of
+from worker_manager.cli.world import Invocation, World
+from worker_manager.config.flags import GLOBAL, notes_for
+from worker_manager.errors import WorkerManagerError
+
+_HERE = "worker_manager.cli"
+
+COMMANDS = {
+    "up": (f"{_HERE}.up", "up", "Hub and local workers on this machine, in the foreground; nothing to configure."),
+    "down": (f"{_HERE}.up", "down", "Stop the hub that was left running; says what still runs."),
+    "run": (f"{_HERE}.run", "run", "Manage the pools of a configuration file."),
+    "submit": (f"{_HERE}.submit", "submit", "Submit a job, an array, or a file of jobs; prints their ids."),
+    "get": (f"{_HERE}.get", "get", "List jobs, workers, pools or events."),
+    "describe": (f"{_HERE}.describe", "describe", "Everything about one job, worker or pool."),
+    "logs": (f"{_HERE}.logs", "logs", "The output of a job; -f follows it."),
+    "explain": (f"{_HERE}.explain", "explain", "Why a job waits, or why a pool is as large as it is."),
+    "cancel": (f"{_HERE}.change", "cancel", "Cancel jobs."),
+    "drain": (f"{_HERE}.change", "drain", "Let workers finish what they have and take nothing new."),
+    "undrain": (f"{_HERE}.change", "undrain", "Let drained workers take jobs again."),
+    "delete": (f"{_HERE}.change", "delete", "End a worker."),
+    "freeze": (f"{_HERE}.change", "freeze", "Keep a pool as it is for a while."),
+    "unfreeze": (f"{_HERE}.change", "unfreeze", "Let a frozen pool scale again."),
+    "hub": (f"{_HERE}.hub", "hub", "The hub alone: in the foreground, or start, status, stop."),
+    "config": (f"{_HERE}.configure", "config", "Check a configuration, or show every value and its origin."),
+    "doctor": (f"{_HERE}.doctor", "doctor", "Check hub, state directory and backends; says how to mend what is wrong."),
+    "render": (f"{_HERE}.run", "render", "Show what a backend would be sent for a launch."),
+    "version": (f"{_HERE}.about", "version", "The version, and which backends are usable."),
+    "completion": (f"{_HERE}.about", "completion", "Print the shell's completion script."),
+}
+
+
+class Root(LazyGroup):
+    """Knows the backends too: each is a command."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        found = super().get_command(ctx, cmd_name)
+        if found is not None:
+            return found
+        from backends import registry
+
+        try:
+            name, entry = registry.find(cmd_name)
+        except registry.UnknownBackend:
+            return None
+        from worker_manager.cli.run import backend_command
+
+        return backend_command(cmd_name, name, entry.summary)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        from backends.registry import BACKENDS
+
+        return [*super().list_commands(ctx), *BACKENDS]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from backends.registry import BACKENDS
+
+        super().format_commands(ctx, formatter)
+        with formatter.section("Backends (each manages one pool of workers)"):
+            formatter.write_dl([(name, entry.summary) for name, entry in sorted(BACKENDS.items())])
+
+
+def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        from worker_manager.cli.about import print_version
+
+        print_version()
+        ctx.exit()
+
+
+@click.group(
+    cls=Root,
+    commands_at=COMMANDS,
+    params=[option_of(flag, hidden=bool(flag.note)) for flag in GLOBAL],
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    epilog="Every option is an environment variable too: --max-workers is WORKER_MANAGER_MAX_WORKERS. "
+    "An option wins over its variable, that over the configuration file, that over the default.",
+)
+@click.option("-c", "--config", type=click.Path(path_type=Path), help="Configuration file.")
+@click.option("--once", is_flag=True, help="One pass of the manager, then end (for cron).")
+@click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
+@click.option("--detailed-exitcode", is_flag=True, help="With --dry-run: exit 3 when the plan would act.")
+@click.option("--verbose", is_flag=True, help="Log every step.")
+@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="[default: auto]")
+@click.option("--log-format", type=click.Choice(["auto", "json", "text"]), default="auto", help="[default: auto]")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="And which backends."
+)
+@click.pass_context
+def cli(
+    ctx: click.Context,
+    /,
+    config: Path | None,
+    once: bool,
+    dry_run: bool,
+    detailed_exitcode: bool,
+    verbose: bool,
+    color: str,
+    log_format: str,
+    **_: Any,
+) -> None:
+    """Watch a backlog of jobs, and launch and end the workers that run them.
+
+    \b
+      worker-manager up                                      hub and local workers, nothing to configure
+      worker-manager --max-workers 8 local --cpus 2          one pool, from flags
+      worker-manager run -c pools.yaml                       many pools, one plan
+      worker-manager submit -- python train.py               a job
+    """
+    world = ctx.obj if isinstance(ctx.obj, World) else World()
+    known = {flag.key for flag in GLOBAL}
+    flags = {name: value for name, value in given(ctx).items() if name in known}
+    for note in notes_for(flags):
+        click.echo(f"worker-manager: {note}", err=True)
+    ctx.color = {"always": True, "never": False}.get(color, None if not world.environment.get("NO_COLOR") else False)
+    ctx.obj = Invocation(world, flags, config, once, dry_run, detailed_exitcode, verbose, color, log_format)
+
+
+def spread_words(arguments: Sequence[str], commands: Mapping[str, Any]) -> list[str]:
+    """CodaLab's `--search a b c` takes all words up to the next option or command; click takes one for each option."""
+    spread: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word != "--search":
+            spread.append(word)
+            continue
+        for following in words:
+            if following.startswith("-") or following in commands:
+                spread.append(following)
+                break
+            spread += ["--search", following]
+    return spread
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The entry point. Never returns: exits with the code that the errors of this program define."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(run(words, World(argv=tuple(sys.argv))))
+
+
+def run(words: Sequence[str], world: World) -> int:
+    from backends.registry import BACKENDS
+
+    names = {**COMMANDS, **BACKENDS, **{alias: entry for entry in BACKENDS.values() for alias in entry.aliases}}
+    try:
+        code = cli.main(spread_words(words, names), prog_name="worker-manager", standalone_mode=False, obj=world)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.exceptions.Abort:
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except WorkerManagerError as error:
+        return _told(str(error), error.exit_code)
+    except BrokenPipeError:
+        # The reader went away (`… | head`): that is no error. The interpreter must not try to flush again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if type(error).__name__ in ("BackendUnusable", "OptionErrors", "UnknownBackend"):
+            return _told(str(error), 2)
+        raise
+
+
+def _told(text: str, code: int) -> int:
+    for line in text.splitlines() or [""]:
+        click.echo(f"worker-manager: {line}", err=True)
+    return code
+
+
+__all__ = ["OurCommand", "cli", "main", "run", "spread_words"]

@@ -1,0 +1,226 @@
+"""`submit`: a job from the command line, or many from a file. Ids go to stdout, one a line."""
+
+import json
+import uuid
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from worker.protocol import JobState, UnitError, parse_bytes, parse_cpus, parse_duration
+from worker_manager.cli.lazy import OurCommand, with_connection
+from worker_manager.cli.world import Invocation, takes_invocation
+from worker_manager.errors import UsageError, WorkerManagerError
+
+MOST_AT_ONCE = 10_000  # jobs in one request
+MAX_FILE = 256 << 20
+LONGEST_PAUSE_S = 2.0
+
+
+@click.command(cls=OurCommand, context_settings={"ignore_unknown_options": False})
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.option("--shell", "pipeline", help="A line for /bin/sh instead of a command.")
+@click.option(
+    "-f", "--file", type=click.Path(allow_dash=True), help="Jobs from FILE: .yaml, .jsonl, or - for stdin (JSON lines)."
+)
+@click.option("--name", help="For people.")
+@click.option("--cpus", help="CPUs, such as 2 or 0.5. [default: 1]")
+@click.option("--memory", help="Such as 4GiB.")
+@click.option("--gpus", type=click.IntRange(0))
+@click.option("--gpu-type")
+@click.option("--disk", help="Such as 20GiB.")
+@click.option("--time-limit", help="Such as 10m; then the job is ended.")
+@click.option("--tag", "tags", multiple=True, help="Run only on workers that offer it (repeatable).")
+@click.option("--queue")
+@click.option("--priority", type=click.IntRange(-100, 100), help="Higher goes first. [default: 0]")
+@click.option("--retries", type=click.IntRange(0, 100), help="Tries again after a failure. [default: 0]")
+@click.option(
+    "--after", multiple=True, metavar="ID[:end]", help="Start when that job has succeeded, or with :end, ended."
+)
+@click.option(
+    "--array", type=click.IntRange(1, 1_000_000), metavar="N", help="N tasks; WM_ARRAY_INDEX tells the number."
+)
+@click.option("--env", "env", multiple=True, metavar="K=V", help="A variable of the job (repeatable).")
+@click.option("--idempotency-key", help="The same key and jobs again submit nothing new.")
+@click.option("--wait", is_flag=True, help="Wait until all have ended; exit 1 when one did not succeed.")
+@click.option("-q", "--quiet", is_flag=True, help="Print no ids.")
+@with_connection
+@takes_invocation
+def submit(inv: Invocation, command: tuple[str, ...], pipeline: str | None, file: str | None, **options: Any) -> int:
+    """Submit a job: worker-manager submit [options] -- COMMAND [ARGUMENTS…]"""
+    connection = {name: options.pop(name) for name in ("server", "token_file", "state_dir")}
+    key, wait, quiet = options.pop("idempotency_key"), options.pop("wait"), options.pop("quiet")
+    ways = [way for way in (command, pipeline, file) if way]
+    if len(ways) != 1:
+        raise UsageError("give one of: a command after --, --shell 'a line', or -f FILE")
+    shared = spec_of(**options)
+    if file:
+        jobs = [_with(shared, job) for job in jobs_from(file)]
+    else:
+        jobs = [{"command": list(command) or ["/bin/sh", "-c", str(pipeline)], **shared}]
+    client = inv.plus(**connection).client()
+    ids = []
+    for part, batch in enumerate(_batches(jobs)):
+        # A key of our own makes the request safe to repeat when its answer is lost.
+        one_key = (key or uuid.uuid4().hex) + (f"-{part}" if part else "")
+        answer = client.post("/v1/jobs", {"jobs": batch}, headers={"Idempotency-Key": one_key}, idempotent=True)
+        for job in answer["jobs"]:
+            ids.append(job["id"])
+            if not quiet:
+                click.echo(job["id"])
+    return wait_for(inv, client, ids) if wait else 0
+
+
+def spec_of(
+    *,
+    env: Sequence[str] = (),
+    after: Sequence[str] = (),
+    tags: Sequence[str] = (),
+    array: int | None = None,
+    time_limit: str | None = None,
+    **plain: Any,
+) -> dict[str, Any]:
+    """A JobSpec without its command; only what was given."""
+    asked: dict[str, Any] = {
+        "cpus": _amount("cpus", plain.pop("cpus", None), parse_cpus),
+        "memory": _amount("memory", plain.pop("memory", None), parse_bytes),
+        "disk": _amount("disk", plain.pop("disk", None), parse_bytes),
+        "gpus": plain.pop("gpus", None),
+        "gpu_type": plain.pop("gpu_type", None),
+    }
+    spec: dict[str, Any] = {name: value for name, value in plain.items() if value is not None}
+    if any(value is not None for value in asked.values()):
+        spec["resources"] = {name: value for name, value in asked.items() if value is not None}
+    if env:
+        spec["env"] = dict(_variable(pair) for pair in env)
+    if after:
+        spec["depends_on"] = [_dependency(word) for word in after]
+    if tags:
+        spec["tags"] = sorted(set(tags))
+    if array is not None:
+        spec["array"] = {"count": array}
+    if time_limit is not None:
+        spec["time_limit_ms"] = _amount("time-limit", time_limit, parse_duration)
+    return spec
+
+
+def _amount(name: str, given: str | None, parse: Any) -> int | None:
+    try:
+        return None if given is None else int(parse(given))
+    except UnitError as error:
+        raise UsageError(f"--{name}: {error}") from None
+
+
+def _variable(pair: str) -> tuple[str, str]:
+    name, sign, value = pair.partition("=")
+    if not sign or not name:
+        raise UsageError(f"--env: write NAME=VALUE, not {pair!r}")
+    return name, value
+
+
+def _dependency(word: str) -> dict[str, str]:
+    job, _, needs = word.partition(":")
+    if needs not in ("", "success", "end"):
+        raise UsageError(f"--after: write {job} or {job}:end, not {word!r}")
+    return {"job": job, "needs": needs or "success"}
+
+
+# ---------------------------------------------------------------- files
+
+
+def jobs_from(file: str) -> list[dict[str, Any]]:
+    """The jobs of a file. Amounts in it are as people write them: `cpus: 2` is two CPUs."""
+    name = "stdin" if file == "-" else file
+    try:
+        text = click.get_text_stream("stdin").read() if file == "-" else Path(file).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if len(text) > MAX_FILE:
+        raise UsageError(f"{name} is larger than {MAX_FILE >> 20} MiB")
+    if file.endswith((".yaml", ".yml")):
+        from worker_manager.config.yaml_file import read
+
+        value = read(text, name, MAX_FILE).value
+        listed = value.get("jobs") if isinstance(value, dict) else value
+        if not isinstance(listed, list):
+            raise UsageError(f"{name}: write jobs: and a list of jobs under it")
+        jobs = [(f"{name}: jobs[{number}]", job) for number, job in enumerate(listed)]
+    else:
+        jobs = [(f"{name}:{number}", _json(line, f"{name}:{number}")) for number, line in _lines(text)]
+    if not jobs:
+        raise UsageError(f"{name} holds no job")
+    return [_job(where, job) for where, job in jobs]
+
+
+def _lines(text: str) -> Iterable[tuple[int, str]]:
+    return ((number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+
+
+def _json(line: str, where: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise UsageError(f"{where}: not JSON: {error}") from None
+
+
+def _job(where: str, job: Any) -> dict[str, Any]:
+    if not isinstance(job, dict):
+        raise UsageError(f"{where}: a job is an object with a command, not {type(job).__name__}")
+    spec = dict(job)
+    if isinstance(spec.get("command"), str):
+        raise UsageError(f"{where}: command is a list of words; for a line of shell write [/bin/sh, -c, '…']")
+    resources = spec.get("resources")
+    if isinstance(resources, dict) and isinstance(resources.get("cpus"), int | float):
+        spec["resources"] = {**resources, "cpus": str(resources["cpus"])}
+    if isinstance(spec.get("time_limit"), int | float):
+        spec["time_limit"] = str(spec["time_limit"])
+    return spec
+
+
+def _with(shared: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
+    """The flags are defaults for the jobs of a file; what a job says itself wins."""
+    merged = {**shared, **job}
+    for part in ("resources", "env"):
+        if part in shared and isinstance(job.get(part), dict):
+            merged[part] = {**shared[part], **job[part]}
+    return merged
+
+
+def _batches(jobs: list[dict[str, Any]]) -> Iterable[list[dict[str, Any]]]:
+    if len(jobs) > MOST_AT_ONCE and any(_refers_to_neighbours(job) for job in jobs):
+        raise UsageError(f"more than {MOST_AT_ONCE} jobs go in several requests, so '#n' cannot name one of them")
+    return (jobs[start : start + MOST_AT_ONCE] for start in range(0, len(jobs), MOST_AT_ONCE))
+
+
+def _refers_to_neighbours(job: dict[str, Any]) -> bool:
+    needed = job.get("depends_on")
+    return isinstance(needed, list) and any(
+        isinstance(one, dict) and str(one.get("job", "")).startswith("#") for one in needed
+    )
+
+
+# ---------------------------------------------------------------- waiting
+
+
+def wait_for(inv: Invocation, client: Any, ids: Sequence[str]) -> int:
+    """0 when all succeeded. A hub that is away for a moment is waited for."""
+    failed = [job for job in ids if not _succeeded(inv, client, job)]
+    for job in failed:
+        inv.say(f"worker-manager: {job} did not succeed; see worker-manager describe job {job}")
+    return 1 if failed else 0
+
+
+def _succeeded(inv: Invocation, client: Any, job: str) -> bool:
+    pause = 0.1
+    while True:
+        try:
+            state = client.get(f"/v1/jobs/{job}")["state"]
+        except WorkerManagerError as error:
+            if getattr(error, "status", None) is not None:
+                raise
+            state = "unknown"
+        if state in JobState.FINAL:
+            return bool(state == JobState.SUCCEEDED)
+        inv.world.sleep(pause)
+        pause = min(LONGEST_PAUSE_S, pause * 1.5)
