@@ -28,6 +28,7 @@ class PoolSettings:
     list_lag_ms: int = 0
     config: str = ""
     runs_per_worker: int | None = None
+    confirms_end: bool = True  # the backend's capability: ended, or vanished, means its processes are dead
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class IntentFact:
     submitted_at: int | None = None
     handle: str | None = None
     seen_listed_at: int | None = None  # last complete listing that showed it
-    missed_listings: int = 0  # complete listings in a row, past the backend's lag, that did not
+    missed_listings: int = 0  # complete listings in a row, past the backend's lag, that did not (closing.note_listing)
     registered_at: int | None = None
     end_asked_at: int | None = None
     force_asked_at: int | None = None

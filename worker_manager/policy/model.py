@@ -57,6 +57,8 @@ class WorkerView:
     registers: bool = True  # False where the source has no registration (a foreign queue)
     handle: str | None = None
     detail: str = ""  # the platform's words
+    started_at: int | None = None  # its machine runs since then, as the platform says
+    known: bool = True  # the ledger has an intent for it; False for what only a listing or the source shows
 
     @property
     def busy(self) -> bool:
@@ -196,6 +198,7 @@ class Verdict:
     group: str
     pool: str
     status: str  # served (free room now) | launching (room on its way) | waiting (a limit holds) | never
+    # | elsewhere (it fits, but another pool has it)
     jobs: int
     reason: Reason
 

@@ -18,6 +18,7 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
         "min-workers": "min-workers: {have} of at least {min}",
         "step-one": "{jobs} jobs wait and {pending} workers are on their way: one more",
         "enough": "{jobs} jobs wait; {room} have room on workers that run or are on their way",
+        "keep-idle": "keep idle: {idle} of {keep} stand idle",
         "no-backlog": "no job waits",
         # what lowered a launch
         "max-workers": "max-workers: {have} of {max}",
@@ -51,6 +52,7 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
         "room-now": "{jobs} have room on workers that run",
         "room-coming": "{jobs} have room on {workers} workers that are on their way",
         "launching": "{workers} workers are launched for {jobs} of them",
+        "elsewhere": "it fits here, but pool {pool} has it",
         "no-room": "{jobs} jobs find no room: {why}",
         "cpus": "cpus: job asks {asked_cpus}, worker has {has_cpus}",
         "memory": "memory: job asks {asked_bytes}, worker has {has_bytes}",

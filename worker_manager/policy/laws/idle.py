@@ -1,0 +1,15 @@
+"""So many idle workers at all times (`idle_workers`, 1 by default), on top of what the jobs need."""
+
+from worker_manager.policy.laws.base import Look, Wish
+from worker_manager.policy.reasons import because
+
+
+def idle(look: Look) -> Wish:
+    keep = look.option("idle_workers", 1)
+    total = look.occupied + look.new + keep
+    more = max(look.new, total - look.standing.live)
+    if look.new:
+        return Wish(more, total, because("backlog", jobs=look.for_new, workers=look.new))
+    if more:
+        return Wish(more, total, because("keep-idle", keep=keep, idle=look.standing.live - look.occupied))
+    return Wish(0, total, because("enough", jobs=look.waiting, room=look.room))

@@ -1,0 +1,155 @@
+"""The decision. Reads like a table of contents; each chapter is a file.
+
+Snapshot → how each pool stands → room for workers in each → jobs placed → what each law wishes
+         → what the limits leave of it → who goes → what becomes of every job group → Plan
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from worker.protocol import WorkerState
+from worker_manager.policy import limits
+from worker_manager.policy.eligible import FULL_SCORE_JOBS, Eligibility
+from worker_manager.policy.laws import LAWS, Look
+from worker_manager.policy.limits import bounds, stabilise
+from worker_manager.policy.model import Action, Drain, Launch, Note, Plan, PoolPlan, Snapshot, Undrain
+from worker_manager.policy.packing import COMING, READY, RECALLED, Placement, place
+from worker_manager.policy.reasons import Reason, because
+from worker_manager.policy.retire import retire
+from worker_manager.policy.standing import Standing, observed, standings
+from worker_manager.policy.verdicts import verdicts
+
+
+@dataclass(frozen=True, slots=True)
+class PoolDecision:
+    """All that is decided about one pool."""
+
+    actions: tuple[Action, ...]
+    line: PoolPlan
+    launched: int
+    held: tuple[Reason, ...]  # why not more are launched
+    notes: tuple[Note, ...]
+    due: tuple[int, ...]
+
+
+def plan(snapshot: Snapshot) -> Plan:
+    """What to do now. The same snapshot, however ordered, gives the same plan."""
+    stands = standings(snapshot)
+    if not snapshot.backlog_readable:
+        return _nothing(snapshot, stands, because("backlog-unreadable", text=snapshot.backlog_text))
+    shapes = {name: standing.pool.shape for name, standing in stands.items()}
+    headroom = {name: limits.apply(limits.DOORS, one, FULL_SCORE_JOBS).count for name, one in stands.items()}
+    eligibility = Eligibility([one.pool for one in stands.values()], shapes)
+    placement = place(stands, snapshot.groups, eligibility, shapes, headroom)
+    decisions = {name: _decide(standing, placement) for name, standing in stands.items()}
+    return Plan(
+        now=snapshot.now,
+        backlog_version=snapshot.backlog_version,
+        actions=tuple(action for decision in decisions.values() for action in decision.actions),
+        pools=tuple(decision.line for decision in decisions.values()),
+        verdicts=verdicts(
+            placement,
+            eligibility,
+            launched={name: one.launched for name, one in decisions.items()},
+            held={name: one.held[-1] for name, one in decisions.items()},
+        ),
+        notes=tuple(note for decision in decisions.values() for note in decision.notes),
+        next_due=_next_due(snapshot.now, decisions.values()),
+    )
+
+
+def _decide(standing: Standing, placement: Placement) -> PoolDecision:
+    look = _look(standing, placement)
+    wish = LAWS[standing.pool.law](look)
+    wanted = max(standing.pool.limits.min_workers, min(standing.pool.limits.max_workers, wish.total))
+    recalled = _recalled(standing, placement, max(wish.more, standing.deficit) - look.new)
+    lacking = max(0, standing.deficit - len(recalled))
+    asked = max(wish.more - len(recalled), min(wish.more, look.new), lacking)
+    raised = bounds.raised_to_minimum(standing, wish.more) if lacking > wish.more else None
+    limited = limits.apply(limits.UP, standing, asked)
+    gone = retire(standing, _needed(standing, placement), wanted)
+    note = stabilise.remembered(standing, wanted)
+    whys = (wish.reason, raised) if raised else (wish.reason,)
+    return PoolDecision(
+        actions=(*recalled, *_launches(standing, placement, limited.count, whys[-1]), *gone.actions),
+        line=_line(standing, wanted, limited.count, gone.actions, (*whys, *limited.reasons, *gone.reasons)),
+        launched=limited.count,
+        held=limited.reasons or whys,
+        notes=(note,) if note else (),
+        due=(*limited.until, *gone.due),
+    )
+
+
+def _look(standing: Standing, placement: Placement) -> Look:
+    name = standing.pool.name
+    share = placement.shares[name]
+    used = [placement.used(name, kind) for kind in (READY, COMING, RECALLED)]
+    occupied = {worker.id for row in used for worker in row} | {w.id for w in standing.ready if w.busy}
+    return Look(
+        standing=standing,
+        waiting=share.room + share.new,
+        unplaced=share.room + share.new - share.now,
+        room=share.room,
+        for_new=share.new,
+        occupied=len(occupied),
+        new=placement.wanted_new(name),
+    )
+
+
+def _needed(standing: Standing, placement: Placement) -> frozenset[str]:
+    rows = (placement.used(standing.pool.name, kind) for kind in (READY, COMING, RECALLED))
+    return frozenset(worker.id for row in rows for worker in row)
+
+
+def _recalled(standing: Standing, placement: Placement, instead: int) -> tuple[Undrain, ...]:
+    """Idle drains to undo: those on which jobs were placed, and as many more as may stand in for new workers."""
+    if standing.closed:
+        return ()
+    used = placement.used(standing.pool.name, RECALLED)
+    spare = [worker for worker in standing.recallable if worker not in used]
+    chosen = (*used, *spare[: max(0, instead - len(used))])
+    return tuple(Undrain(worker.pool, worker.id, because("wanted-again")) for worker in chosen)
+
+
+def _launches(standing: Standing, placement: Placement, count: int, why: Reason) -> tuple[Launch, ...]:
+    """One for each call to the backend, with the jobs that its workers are for."""
+    name, batch = standing.pool.name, max(1, standing.pool.max_batch)
+    sizes = [(first, min(batch, count - first)) for first in range(0, count, batch)]
+    return tuple(Launch(name, size, why, placement.covers(name, first, size)) for first, size in sizes)
+
+
+def _line(
+    standing: Standing, wanted: int, launch: int, gone: Iterable[Action], reasons: tuple[Reason, ...]
+) -> PoolPlan:
+    seen = sum(1 for worker in standing.workers if observed(worker))
+    return PoolPlan(
+        pool=standing.pool.name,
+        wanted=wanted,
+        requested=standing.have - seen,
+        observed=seen,
+        ready=len(standing.ready),
+        idle=sum(1 for worker in standing.ready if not worker.busy),
+        draining=sum(1 for worker in standing.workers if worker.state == WorkerState.DRAINING),
+        min_workers=standing.pool.limits.min_workers,
+        max_workers=standing.pool.limits.max_workers,
+        launch=launch,
+        drain=sum(1 for action in gone if isinstance(action, Drain)),
+        reasons=reasons,
+    )
+
+
+def _nothing(snapshot: Snapshot, stands: Mapping[str, Standing], why: Reason) -> Plan:
+    """Nothing is known of the jobs, nor of the workers that run them: nothing is decided, and nothing forgotten."""
+    return Plan(
+        now=snapshot.now,
+        backlog_version=snapshot.backlog_version,
+        actions=(),
+        pools=tuple(_line(one, one.live, 0, (), (why,)) for one in stands.values()),
+        verdicts=(),
+        notes=tuple(sorted(snapshot.notes, key=lambda note: (note.pool, note.owner))),
+    )
+
+
+def _next_due(now: int, decisions: Iterable[PoolDecision]) -> int | None:
+    """The first instant at which time alone may change the plan."""
+    return min((due for decision in decisions for due in decision.due if due > now), default=None)

@@ -1,0 +1,89 @@
+"""How one pool stands: its workers by what may be hoped of them, counted once for laws, limits and retirement."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from worker.protocol import WorkerState
+from worker_manager.policy.model import Note, PoolView, Snapshot, WorkerView
+
+LAUNCHING = (WorkerState.REQUESTED, WorkerState.SUBMITTED, WorkerState.STARTING, WorkerState.UNKNOWN)
+IDLE_DRAINS = ("idle",)  # drains of ours that may be undone; an operator's may not
+
+
+@dataclass(frozen=True)
+class Standing:
+    now: int
+    pool: PoolView
+    workers: tuple[WorkerView, ...]  # every one that is not gone
+    notes: Mapping[str, Note]  # by owner
+
+    @property
+    def have(self) -> int:
+        """All that exist or may exist: what the maximum counts."""
+        return len(self.workers)
+
+    @cached_property
+    def ready(self) -> tuple[WorkerView, ...]:
+        return tuple(w for w in self.workers if w.state == WorkerState.READY and w.end_asked_at is None)
+
+    @cached_property
+    def launching(self) -> tuple[WorkerView, ...]:
+        """On their way: capacity to come."""
+        return tuple(w for w in self.workers if w.state in LAUNCHING and w.end_asked_at is None)
+
+    @cached_property
+    def recallable(self) -> tuple[WorkerView, ...]:
+        """They drain only because they were idle, and still answer: cheaper to keep than new ones to launch."""
+        return tuple(
+            w
+            for w in self.workers
+            if w.state == WorkerState.DRAINING
+            and w.drain_code in IDLE_DRAINS
+            and w.end_asked_at is None
+            and w.ready_at is not None
+        )
+
+    @property
+    def live(self) -> int:
+        """Those that work or will: what the minimum counts."""
+        return len(self.ready) + len(self.launching)
+
+    @property
+    def deficit(self) -> int:
+        """How many the minimum lacks."""
+        return max(0, self.pool.limits.min_workers - self.live)
+
+    @property
+    def closed(self) -> bool:
+        """Nothing at all is decided about it."""
+        return not self.pool.readable or self.frozen
+
+    @property
+    def frozen(self) -> bool:
+        return self.pool.frozen_until is not None and self.pool.frozen_until > self.now
+
+
+def observed(worker: WorkerView) -> bool:
+    """The backend or the source has seen it; until then it is only requested."""
+    return bool(worker.listed) or worker.ready_at is not None
+
+
+def standings(snapshot: Snapshot) -> dict[str, Standing]:
+    """By pool name, in a fixed order whatever the snapshot's."""
+    workers: dict[str, list[WorkerView]] = {pool.name: [] for pool in snapshot.pools}
+    for worker in snapshot.workers:
+        if worker.pool in workers and worker.state != WorkerState.GONE:
+            workers[worker.pool].append(worker)
+    notes: dict[str, dict[str, Note]] = {pool.name: {} for pool in snapshot.pools}
+    for note in snapshot.notes:
+        if note.pool in notes:
+            notes[note.pool][note.owner] = note
+    return {
+        pool.name: Standing(snapshot.now, pool, _ordered(workers[pool.name]), notes[pool.name])
+        for pool in sorted(snapshot.pools, key=lambda pool: pool.name)
+    }
+
+
+def _ordered(workers: Sequence[WorkerView]) -> tuple[WorkerView, ...]:
+    return tuple(sorted(workers, key=lambda worker: worker.id))
