@@ -1,0 +1,87 @@
+"""`wm-worker`, `python -m worker`, `python worker.pyz`: one agent, from its flags to its exit status.
+
+Exit status: 0 left as it should, 1 an error, 2 wrong usage, 3 the hub does not want it (its token is used or revoked,
+its session is over).
+"""
+
+import os
+import select
+import sys
+from typing import Optional, Sequence
+
+from worker import host, resources
+from worker.agent import Agent, boot_ms
+from worker.client import Refused
+from worker.joining import GaveUp, Joining, Stopped
+from worker.journal import Journal, utc_ms
+from worker.options import Options, UsageError, parse
+from worker.orders import FAILED, OK, REFUSED
+from worker.runner import Runner
+from worker.signals import Signals
+from worker.workdir import WorkDir, WorkDirError, WorkDirInUse, default_prefix
+
+USAGE = 2
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    try:
+        options = parse(sys.argv[1:] if argv is None else argv, os.environ)
+    except UsageError as error:
+        print("wm-worker: %s (see --help)" % error, file=sys.stderr)
+        return USAGE
+    os.umask(0o077)
+    journal = Journal(options.log_format, options.worker)
+    signals = Signals()
+    try:
+        work_dir = WorkDir(options.work_dir or default_prefix(), options.worker)
+    except WorkDirInUse as error:
+        journal("refused", code="work-dir-in-use", text=str(error))
+        return REFUSED
+    except WorkDirError as error:
+        journal("error", text=str(error))
+        return FAILED
+    try:
+        return _work(options, work_dir.path, signals, journal)
+    finally:
+        work_dir.close(options.delete_work_dir)
+
+
+def _work(options: Options, work_dir: str, signals: Signals, journal: Journal) -> int:
+    """The keeper boots while the hub is asked."""
+    given = resources.found(work_dir, options.wishes, os.environ, utc_ms())
+    runner = Runner(work_dir, given.shape, given.gpus)
+    try:
+        joining = Joining(options, given.shape, host.facts(os.environ))
+        joined = joining.join(boot_ms, lambda ms: _rested(ms, signals), journal)
+        journal("registered", hub=str(options.server), shape=given.shape.to_wire())
+        agent = Agent(options, joined, runner, work_dir, signals, journal)
+        try:
+            return agent.run()
+        finally:
+            agent.close()
+    except Refused as refused:
+        journal("refused", status=refused.status, code=refused.code, text=str(refused))
+        return REFUSED
+    except GaveUp as error:
+        journal("error", text=str(error))
+        return FAILED
+    except Stopped:
+        journal("exit", reason="signal", status=OK)
+        return OK
+    finally:
+        runner.close()
+
+
+def _rested(ms: int, signals: Signals) -> bool:
+    """Wait; False as soon as a signal asks to stop."""
+    until = boot_ms() + ms
+    while True:
+        left = until - boot_ms()
+        if left <= 0:
+            return True
+        if select.select([signals.fileno()], [], [], left / 1000)[0] and any(n != "dump" for n in signals.taken()):
+            return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

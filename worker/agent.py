@@ -1,0 +1,291 @@
+"""The agent's loop: one thread that waits for the hub, the keeper, signals and time, and carries out what `state` says.
+
+Two lines lead to the hub: on one a poll always waits, on the other reports go. Only this file has effects; everything
+that is decided is decided in `state` and `outbox`.
+"""
+
+import json
+import select
+import sys
+import time
+from typing import Any, Dict, List, Optional, Sequence
+
+from worker import answers, client, orders
+from worker.host import memory_in_use
+from worker.http1 import request
+from worker.joining import Joined
+from worker.journal import Journal
+from worker.line import Dialer, Line
+from worker.options import Options
+from worker.orders import Order
+from worker.outbox import Outbox
+from worker.runner import KeeperDied, Runner
+from worker.signals import Signals
+from worker.spool import Spool
+from worker.state import State
+
+POLL_SLACK_MS = 15_000  # beyond the time that the hub may let a poll wait
+REPORT_TIMEOUT_MS = 20_000
+ALIVE_MS = 60_000
+MISHAP_PAUSE_S = 0.5
+
+
+def boot_ms() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
+class Agent:
+    def __init__(
+        self, options: Options, joined: Joined, runner: Runner, work_dir: str, signals: Signals, journal: Journal
+    ) -> None:
+        now = boot_ms()
+        told = joined.registered
+        self._options = options
+        self._runner: Optional[Runner] = runner
+        self._signals = signals
+        self._journal = journal
+        self._credential = joined.credential
+        self._worker = told.get("worker") or options.worker
+        self._poll_ms = told["poll_ms"]
+        heartbeat_ms = min(told["heartbeat_ms"], options.heartbeat_ms or told["heartbeat_ms"])
+        self._spool = Spool(work_dir)
+        self._outbox = Outbox(told["session"], heartbeat_ms, self._spool, now)
+        self._state = State(told, options.terms, self._outbox, joined.asked_at, now)
+        self._poller = select.poll()
+        self._dialer = Dialer(options.server)
+        self._polls = Line(self._dialer, self._poller)
+        self._reports = Line(self._dialer, self._poller)
+        self._runner_events = 0
+        self._exit: Optional[orders.Exit] = None
+        self._body: bytes = b""  # of the report under way
+        self._alive_at = now
+        self._silent = False
+        self._watch(joined)
+
+    def _watch(self, joined: Joined) -> None:
+        if joined.reusable:
+            self._polls.adopt(joined.connection, used=True)
+        else:
+            joined.connection.close()
+        self._poller.register(self._dialer.fileno(), select.POLLIN)
+        self._poller.register(self._signals.fileno(), select.POLLIN)
+        if self._runner is not None:
+            self._runner.extend_lease(joined.registered["lease_ms"], joined.asked_at)
+
+    # ------------------------------------------------------------ the loop
+
+    def run(self) -> int:
+        """Until it may or must go; the exit status."""
+        while self._exit is None:
+            try:
+                self._step()
+            except KeeperDied:
+                self._keeper_died()
+            except Exception:
+                self._mishap()
+        self._journal("exit", reason=self._exit.reason, status=self._exit.code, runs=self._state.runs)
+        return self._exit.code
+
+    def _step(self) -> None:
+        now = boot_ms()
+        self._carry_out(self._state.tick(now))
+        if self._exit is not None:
+            return
+        self._send_what_is_due(now)
+        self._flush_runner()
+        for fd, _ in self._poller.poll(self._pause(boot_ms())):
+            self._attend(fd)
+
+    def _pause(self, now: int) -> int:
+        times = [self._state.wake_at(now), self._alive_at + ALIVE_MS]
+        for line in (self._polls, self._reports):
+            if line.busy:
+                times.append(line.deadline)
+        if not self._polls.busy:
+            times.append(self._polls.open_at)
+        if not self._reports.busy:
+            due = 0 if self._outbox.under_way is not None else self._state.report_at()
+            times.append(max(due, self._reports.open_at))
+        return max(0, min(min(times) - now, 60_000))
+
+    def _attend(self, fd: int) -> None:
+        if fd == self._polls.fileno():
+            self._hear(self._polls)
+        elif fd == self._reports.fileno():
+            self._hear(self._reports)
+        elif fd == self._signals.fileno():
+            self._heed_signals()
+        elif fd == self._dialer.fileno():
+            self._connect()
+        elif self._runner is not None:
+            events = self._runner.read()
+            if events:
+                self._carry_out(self._state.happened(events, boot_ms()))
+
+    # ------------------------------------------------------------ the hub
+
+    def _send_what_is_due(self, now: int) -> None:
+        for line in (self._polls, self._reports):
+            if line.busy and now >= line.deadline:
+                self._unreachable(line, client.Unreachable("no answer came in time"))
+        if not self._polls.busy and now >= self._polls.open_at and not self._state.leaving:
+            self._ask(self._polls, "poll", _encoded(self._state.poll()), self._poll_ms + POLL_SLACK_MS, now)
+        if not self._reports.busy and now >= self._reports.open_at:
+            if self._outbox.under_way is None and now >= self._state.report_at():
+                self._body = _encoded(self._state.report(now))
+            if self._outbox.under_way is not None:
+                self._ask(self._reports, "report", self._body, REPORT_TIMEOUT_MS, now)
+        if now >= self._alive_at + ALIVE_MS:
+            self._alive_at = now
+            self._journal.say("alive", self._facts())
+
+    def _ask(self, line: Line, what: str, body: bytes, timeout_ms: int, now: int) -> None:
+        to = self._options.server
+        path = "%s/v1/workers/%s/%s" % (to.base, self._worker, what)
+        try:
+            line.ask(request("POST", path, to.authority, self._credential, body), timeout_ms, now)
+        except client.Unreachable as error:
+            self._unreachable(line, error)
+
+    def _connect(self) -> None:
+        for line, attempt, result in self._dialer.hand_over():
+            try:
+                line.dialed(attempt, result)
+            except client.Unreachable as error:
+                self._unreachable(line, error)
+
+    def _hear(self, line: Line) -> None:
+        try:
+            response = line.ready()
+            if response is None:
+                return
+            self._follow(line, client.answer(response))
+        except client.Unreachable as error:
+            self._unreachable(line, error)
+        except client.Refused as refused:
+            self._refused(line, refused)
+
+    def _follow(self, line: Line, told: Dict[str, Any]) -> None:
+        now = boot_ms()
+        if line is self._polls:
+            found = self._state.polled(answers.polled(told), line.asked_at, now)
+        else:
+            under_way = self._outbox.under_way or {}
+            found = self._state.reported(answers.reported(told, under_way.get("seq", 0)), line.asked_at, now)
+        if self._silent:
+            self._silent = False
+            self._journal("hub-reached")
+        self._carry_out(found)
+
+    def _unreachable(self, line: Line, error: client.Unreachable) -> None:
+        now = boot_ms()
+        line.failed(now, error.retry_after_ms)
+        if not self._silent:
+            self._silent = True
+            facts = {"text": str(error), "silent_ms": self._state.lease.silent_for(now)}
+            self._journal.say("hub-unreachable", facts)
+
+    def _refused(self, line: Line, refused: client.Refused) -> None:
+        if line is self._reports and refused.status in (400, 413, 422) and self._outbox.without_output():
+            self._journal("output-refused", status=refused.status, text=str(refused))
+            self._body = _encoded(self._outbox.under_way)
+            return
+        self._carry_out(self._state.hub_refused(refused.status, refused.code, str(refused)))
+
+    # ------------------------------------------------------------ orders
+
+    def _carry_out(self, found: Sequence[Order]) -> None:
+        for order in found:
+            if isinstance(order, orders.Say):
+                self._journal.say(order.event, order.facts)
+            elif isinstance(order, orders.Exit):
+                self._exit = self._exit or order
+            elif self._runner is not None:
+                _tell(self._runner, order)
+
+    def _flush_runner(self) -> None:
+        """Watch the keeper's channel; for room in it too while something waits here."""
+        if self._runner is None:
+            return
+        wanted = select.POLLIN | (0 if self._runner.flush() else select.POLLOUT)
+        if wanted != self._runner_events:
+            self._poller.register(self._runner.fileno(), wanted)
+            self._runner_events = wanted
+
+    def _keeper_died(self) -> None:
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            self._poller.unregister(runner.fileno())
+            runner.close()
+        self._carry_out(self._state.keeper_died(boot_ms()))
+
+    def _heed_signals(self) -> None:
+        for name in self._signals.taken():
+            if name == "dump":
+                self._journal.say("dump", dict(self._facts(), held=self._held(), threads=_stacks()))
+            else:
+                self._journal("signal", name=name)
+                self._carry_out(self._state.signalled(boot_ms()))
+
+    def _mishap(self) -> None:
+        """An error of our own. The jobs go on, unless we were told to leave on one."""
+        import traceback
+
+        self._journal("error", text=traceback.format_exc())
+        if self._options.exit_on_exception:
+            self._exit = orders.Exit(orders.FAILED, "exception")
+            return
+        time.sleep(MISHAP_PAUSE_S)
+        known = () if self._runner is None else self._runner.running()
+        self._carry_out(self._state.reconcile(known, boot_ms()))
+
+    # ------------------------------------------------------------ for people
+
+    def _facts(self) -> Dict[str, Any]:
+        state = self._state
+        standing = "leaving" if state.leaving else "stopping" if state.stopping else "draining" if state.drain else ""
+        return {
+            "standing": standing or ("fenced" if state.fenced else "working"),
+            "running": len(state.started),
+            "queued": len(state.queued),
+            "runs": state.runs,
+            "unreported": self._outbox.waiting,
+            "output_lost": self._spool.lost,
+            "silent_ms": state.lease.silent_for(boot_ms()),
+            "rss": memory_in_use(),
+        }
+
+    def _held(self) -> List[List[Any]]:
+        rows = [[job, epoch, "running"] for job, epoch in sorted(self._state.started)]
+        return rows + [[job, epoch, "queued"] for job, epoch in sorted(self._state.queued)]
+
+    def close(self) -> None:
+        """Ends what still runs, and the keeper."""
+        if self._runner is not None:
+            self._runner.close()
+        self._polls.close()
+        self._reports.close()
+        self._spool.close()
+
+
+def _tell(runner: Runner, order: Order) -> None:
+    if isinstance(order, orders.Start):
+        runner.start(order.assignments)
+    elif isinstance(order, orders.Recall):
+        runner.recall(order.attempts)
+    elif isinstance(order, orders.Cancel):
+        runner.cancel(order.job, order.epoch, order.reason, order.text, order.grace_ms, order.outcome)
+    elif isinstance(order, orders.EndAll):
+        runner.stop(order.grace_ms, order.reason, order.text)
+    elif isinstance(order, orders.Extend):
+        runner.extend_lease(order.ms, order.asked_at)
+
+
+def _encoded(body: Any) -> bytes:
+    return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _stacks() -> Dict[str, List[str]]:
+    import traceback
+
+    return {str(thread): traceback.format_stack(frame) for thread, frame in sys._current_frames().items()}

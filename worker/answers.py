@@ -1,0 +1,66 @@
+"""The hub's answers, looked over before anything in them is believed: an answer is taken whole or not at all.
+
+What does not have the form of worker/protocol.py is `Unreachable`: some proxy's, or of a broken hub. It is asked again.
+"""
+
+from typing import Any, Dict
+
+from worker.client import Unreachable
+from worker.protocol import Polled, Registered, Reported
+
+Told = Dict[str, Any]
+
+
+def registered(told: Told) -> Registered:
+    for name in ("session", "lease_ms", "poll_ms", "heartbeat_ms"):
+        _needs(_amount(told.get(name)), name)
+    _needs(told["lease_ms"] > 0, "lease_ms")
+    _needs(isinstance(told.get("worker", ""), str), "worker")
+    answer: Registered = told  # type: ignore[assignment]  # just checked
+    return answer
+
+
+def polled(told: Told) -> Polled:
+    _times(told)
+    _needs(_amount(told.get("seq", 0)), "seq")
+    for name in ("assign", "cancel", "recall"):
+        attempts = told.get(name) or []
+        _needs(isinstance(attempts, list) and all(map(_names_an_attempt, attempts)), name)
+    for each in told.get("assign") or []:
+        _needs(isinstance(each.get("command", []), list), "assign.command")
+        _needs(isinstance(each.get("shape", {}), dict), "assign.shape")
+    drain = told.get("drain")
+    _needs(drain is None or (isinstance(drain, dict) and _amount(drain.get("deadline_ms", 0), True)), "drain")
+    answer: Polled = told  # type: ignore[assignment]  # just checked
+    return answer
+
+
+def reported(told: Told, seq: int) -> Reported:
+    _times(told)
+    _needs(_amount(told.get("ack")) and told["ack"] >= seq, "ack")
+    stale = told.get("stale") or []
+    _needs(isinstance(stale, list) and all(_is_pair(each) for each in stale), "stale")
+    answer: Reported = told  # type: ignore[assignment]  # just checked
+    return answer
+
+
+def _times(told: Told) -> None:
+    _needs(_amount(told.get("lease_ms", 1)) and told.get("lease_ms", 1) > 0, "lease_ms")
+    _needs(_amount(told.get("now_ms", 0), True), "now_ms")
+
+
+def _needs(right: bool, where: str) -> None:
+    if not right:
+        raise Unreachable("its answer makes no sense: %s" % where)
+
+
+def _amount(value: Any, none: bool = False) -> bool:
+    return (none and value is None) or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
+
+
+def _names_an_attempt(each: Any) -> bool:
+    return isinstance(each, dict) and isinstance(each.get("job"), str) and _amount(each.get("epoch"))
+
+
+def _is_pair(each: Any) -> bool:
+    return isinstance(each, list) and len(each) == 2 and isinstance(each[0], str) and _amount(each[1])

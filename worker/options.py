@@ -1,0 +1,273 @@
+"""How an agent is started: flags over environment (`WM_…`) over defaults, checked before anything happens.
+
+No secret is ever in argv: tokens come from files (or, where a platform has nothing better, a single-use join token in
+WM_JOIN_TOKEN).
+"""
+
+import argparse
+import os
+import stat
+import sys
+from typing import Any, Callable, Dict, List, MutableMapping, NamedTuple, NoReturn, Optional, Sequence, Tuple
+
+from worker.client import BadAddress, Endpoint, endpoint
+from worker.host import VERSION
+from worker.protocol import UnitError, parse_bytes, parse_cpus, parse_duration
+from worker.resources import Wishes
+from worker.state import Terms
+
+LONGEST_TOKEN = 4096
+
+
+class UsageError(Exception):
+    """What was asked makes no sense; the message says where."""
+
+
+class Options(NamedTuple):
+    server: Endpoint
+    token: str
+    by_hand: bool  # a long-lived token instead of the join token of a launch
+    worker: str
+    pool: str
+    config: str
+    work_dir: str  # the prefix; "" is the default
+    delete_work_dir: bool
+    wishes: Wishes
+    terms: Terms
+    heartbeat_ms: Optional[int]
+    join_ms: int
+    exit_on_exception: bool
+    log_format: str
+
+    def __repr__(self) -> str:
+        return "Options(server=%s, worker=%s)" % (self.server, self.worker)  # without the token
+
+
+class _Flag(NamedTuple):
+    name: str
+    read: Callable[[str], Any]
+    help: str
+
+
+def _text(text: str) -> str:
+    return text
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 10**9:
+        raise UnitError("%r is no whole number" % text)
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if _count(text) == 0:
+        raise UnitError("it must be at least 1")
+    return _count(text)
+
+
+def _switch(text: str) -> bool:
+    if text.lower() in ("", "0", "false", "no", "off"):
+        return False
+    if text.lower() in ("1", "true", "yes", "on"):
+        return True
+    raise UnitError("%r is neither true nor false" % text)
+
+
+def _label(text: str) -> str:
+    letters = set("abcdefghijklmnopqrstuvwxyz0123456789-")
+    if not text or len(text) > 40 or set(text) - letters or text[0] == "-" or text[-1] == "-":
+        raise UnitError("%r is no id: at most 40 of a-z, 0-9 and -, not at the ends" % text)
+    return text
+
+
+def _tags(text: str) -> Tuple[str, ...]:
+    return tuple(word for word in text.replace(",", " ").split() if word)
+
+
+def _custom(text: str) -> Tuple[Tuple[str, int], ...]:
+    amounts = []
+    for word in _tags(text):
+        name, _, count = word.partition("=")
+        if not name or not count:
+            raise UnitError("%r is not NAME=COUNT" % word)
+        amounts.append((name, _count(count)))
+    return tuple(sorted(dict(amounts).items()))
+
+
+def _format(text: str) -> str:
+    if text not in ("auto", "json", "text"):
+        raise UnitError("%r is none of auto, json, text" % text)
+    return text
+
+
+FLAGS: Tuple[_Flag, ...] = (
+    _Flag("server", _text, "the hub: https://HOST[:PORT], or http:// on this machine"),
+    _Flag("join-token-file", _text, "file with the single-use token of this worker's launch"),
+    _Flag("token-file", _text, "file with a token of scope `worker`, for a worker started by hand"),
+    _Flag("ca-fingerprint", _text, "sha256:… of the hub's certificate or CA; else the system's CAs count"),
+    _Flag("worker-id", _label, "this worker's id (default: made from the host's name)"),
+    _Flag("pool", _text, "the pool that it belongs to"),
+    _Flag("config", _text, "digest of the launch configuration"),
+    _Flag("work-dir", _text, "its own folder is made below this one"),
+    _Flag("max-work-dir-size", parse_bytes, "offer at most this much disk to jobs"),
+    _Flag("cpus", parse_cpus, "offer this many CPUs instead of what was found, such as 1.5"),
+    _Flag("memory", parse_bytes, "offer this much memory, such as 8GiB"),
+    _Flag("gpus", _count, "offer this many GPUs"),
+    _Flag("gpu-type", _text, "their type"),
+    _Flag("disk", parse_bytes, "offer this much disk"),
+    _Flag("walltime", parse_duration, "how long this worker may live, such as 12h"),
+    _Flag("tag", _tags, "offer these tags (may be repeated)"),
+    _Flag("custom", _custom, "offer NAME=COUNT of something else (may be repeated)"),
+    _Flag("idle-seconds", parse_duration, "leave after having been idle for this long, when the hub agrees"),
+    _Flag("exit-after-num-runs", _positive, "leave after this many jobs"),
+    _Flag("checkin-frequency-seconds", parse_duration, "report at least this often (default: what the hub says)"),
+    _Flag("dead-man-seconds", parse_duration, "leave when idle and the hub was silent for this long"),
+    _Flag("join-seconds", parse_duration, "try to register for this long (default 300)"),
+    _Flag("log-format", _format, "auto, json or text"),
+)
+SWITCHES: Tuple[_Flag, ...] = (
+    _Flag("tag-exclusive", _switch, "take only jobs that ask for one of the tags"),
+    _Flag("exit-on-exception", _switch, "leave on an error of the agent itself instead of going on"),
+    _Flag("pass-down-termination", _switch, "the first signal ends the jobs and gives them back"),
+    _Flag("delete-work-dir-on-exit", _switch, "leave nothing behind"),
+)
+REPEATED = ("tag", "custom")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def parse(argv: Sequence[str], env: MutableMapping[str, str]) -> Options:
+    """Raises UsageError. Takes WM_JOIN_TOKEN out of the environment."""
+    given = vars(_parser().parse_args(list(argv)))
+    values: Dict[str, Any] = {}
+    for flag in FLAGS + SWITCHES:
+        values[flag.name.replace("-", "_")] = _value(flag, given[flag.name.replace("-", "_")], env)
+    return _checked(values, env)
+
+
+def _parser() -> argparse.ArgumentParser:
+    words = "Runs jobs for a hub. Every option can be given as WM_… in the environment."
+    parser = _Parser(prog="wm-worker", description=words, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version="wm-worker %s" % VERSION)
+    for flag in FLAGS:
+        action = "append" if flag.name in REPEATED else "store"
+        parser.add_argument("--" + flag.name, action=action, help=flag.help.replace("%", "%%"))
+    for flag in SWITCHES:
+        parser.add_argument("--" + flag.name, action="store_const", const="true", help=flag.help)
+    return parser
+
+
+def _value(flag: _Flag, given: Any, env: MutableMapping[str, str]) -> Any:
+    """None when it was given nowhere. An empty variable counts as not given."""
+    variable = "WM_" + flag.name.upper().replace("-", "_")
+    where = "--" + flag.name
+    if given is None:
+        given, where = env.get(variable) or None, variable
+    if given is None:
+        return None
+    try:
+        return flag.read(",".join(given) if isinstance(given, list) else given)
+    except UnitError as error:
+        raise UsageError("%s: %s" % (where, error)) from None
+
+
+def _checked(values: Dict[str, Any], env: MutableMapping[str, str]) -> Options:
+    if not values["server"]:
+        raise UsageError("--server: say where the hub is")
+    try:
+        server = endpoint(values["server"], values["ca_fingerprint"] or "")
+    except BadAddress as error:
+        raise UsageError("--server: %s" % error) from None
+    by_hand, token = _token(values, env)
+    idle = values["idle_seconds"]
+    if values["tag_exclusive"] and not values["tag"]:
+        raise UsageError("--tag-exclusive: without a --tag it would take no job at all")
+    terms = Terms(
+        idle_exit_ms=idle,
+        asks_to_leave=by_hand,
+        max_runs=values["exit_after_num_runs"],
+        dead_man_ms=values["dead_man_seconds"],
+        pass_down=bool(values["pass_down_termination"]),
+    )
+    join = values["join_seconds"]
+    return Options(
+        server=server,
+        token=token,
+        by_hand=by_hand,
+        worker=values["worker_id"] or _own_name(),
+        pool=values["pool"] or "",
+        config=values["config"] or "",
+        work_dir=values["work_dir"] or "",
+        delete_work_dir=bool(values["delete_work_dir_on_exit"]),
+        wishes=_wishes(values),
+        terms=terms,
+        heartbeat_ms=values["checkin_frequency_seconds"],
+        join_ms=300_000 if join is None else join,
+        exit_on_exception=bool(values["exit_on_exception"]),
+        log_format=_style(values["log_format"] or "auto"),
+    )
+
+
+def _wishes(values: Dict[str, Any]) -> Wishes:
+    return Wishes(
+        cpus=values["cpus"],
+        memory=values["memory"],
+        gpus=values["gpus"],
+        gpu_type=values["gpu_type"],
+        disk=values["disk"],
+        walltime=values["walltime"],
+        tags=values["tag"] or (),
+        custom=values["custom"] or (),
+        exclusive=bool(values["tag_exclusive"]),
+        max_work_dir_size=values["max_work_dir_size"],
+    )
+
+
+def _style(wanted: str) -> str:
+    if wanted != "auto":
+        return wanted
+    return "text" if sys.stderr is not None and sys.stderr.isatty() else "json"
+
+
+def _own_name() -> str:
+    """For a worker started by hand: its host and something random."""
+    letters = [c if c.isascii() and (c.isalnum()) else "-" for c in os.uname().nodename.lower()]
+    return ("".join(letters)[:24].strip("-") or "worker") + "-" + os.urandom(4).hex()
+
+
+# ---------------------------------------------------------------- tokens
+
+
+def _token(values: Dict[str, Any], env: MutableMapping[str, str]) -> Tuple[bool, str]:
+    inline = env.pop("WM_JOIN_TOKEN", "")
+    join, long_lived = values["join_token_file"], values["token_file"]
+    ways: List[Optional[str]] = [way for way in (join, long_lived, inline) if way]
+    if len(ways) != 1:
+        raise UsageError("give one token: --join-token-file for a launch, --token-file for a worker started by hand")
+    if inline:
+        return False, _usable(inline.strip(), "WM_JOIN_TOKEN")
+    if join:
+        return False, _usable(_read_token(join, "--join-token-file", False), "--join-token-file")
+    return True, _usable(_read_token(long_lived, "--token-file", True), "--token-file")
+
+
+def _read_token(path: str, where: str, private: bool) -> str:
+    try:
+        with open(path, encoding="ascii") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read(LONGEST_TOKEN + 1).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no token"
+        raise UsageError("%s: %s cannot be read: %s" % (where, path, reason)) from None
+    if private and mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise UsageError("%s: others can read %s: chmod 600 it" % (where, path))
+    return text
+
+
+def _usable(token: str, where: str) -> str:
+    if not token or len(token) > LONGEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
+        raise UsageError("%s: what is in it is no token" % where)
+    return token

@@ -1,0 +1,184 @@
+"""What the agent owes to the hub, in order: starts, output, results; and the reports that carry it.
+
+One queue keeps the order, so an attempt's result never overtakes its output. One report is under way at a time and is
+sent again as it is, with the same number, until it is acknowledged. Nothing here reads a clock or a socket.
+"""
+
+import binascii
+from collections import deque
+from typing import Any, Deque, Dict, List, NamedTuple, Optional, Tuple, Union
+
+from worker.protocol import LogChunk, Report, Result
+from worker.spool import Spool
+
+LINGER_MS = 25  # how long results and starts wait for company while there is other work here
+LOG_LINGER_MS = 100
+FULL = 256 * 1024  # bytes of output that wait for nothing
+REPORT_BYTES = 1024 * 1024  # of output in one report
+REPORT_ENTRIES = 2000
+MEMORY = 4 * 2**20  # bytes of output kept in memory; what is beyond goes to the spool
+
+
+class Start(NamedTuple):
+    job: str
+    epoch: int
+    started_ms: int
+
+
+class Piece(NamedTuple):
+    """Part of an attempt's output: its bytes, or where the spool has them."""
+
+    job: str
+    epoch: int
+    offset: int
+    data: bytes
+    spooled: Optional[int] = None
+    length: int = 0
+
+
+Entry = Union[Start, Piece, Result]
+
+
+class Outbox:
+    def __init__(self, session: int, heartbeat_ms: int, spool: Spool, now: int) -> None:
+        self._session = session
+        self._heartbeat_ms = heartbeat_ms
+        self._spool = spool
+        self._queue: Deque[Entry] = deque()
+        self._memory = 0  # bytes of output in the queue's memory
+        self._results = 0
+        self._soon_at: Optional[int] = None  # when what waits should go at the latest
+        self._told = False  # something that waits for nothing: a drain, a farewell
+        self._sent_at = now
+        self._seq = 0
+        self.under_way: Optional[Report] = None
+
+    # ------------------------------------------------------------ in
+
+    def start(self, job: str, epoch: int, started_ms: int, now: int) -> None:
+        self._queue.append(Start(job, epoch, started_ms))
+        self._wait(now + LINGER_MS)
+
+    def result(self, result: Result, now: int) -> None:
+        self._queue.append(result)
+        self._results += 1
+        self._wait(now + LINGER_MS)
+
+    def output(self, job: str, epoch: int, offset: int, data: bytes, now: int) -> None:
+        """Beyond what memory may hold it goes to the spool; what the spool cannot keep is lost, and counted there."""
+        if self._memory + len(data) <= MEMORY:
+            self._memory += len(data)
+            self._queue.append(Piece(job, epoch, offset, data))
+        else:
+            at = self._spool.put(data)
+            if at is None:
+                return
+            self._queue.append(Piece(job, epoch, offset, b"", at, len(data)))
+        self._wait(now if self._memory >= FULL else now + LOG_LINGER_MS)
+
+    def tell(self) -> None:
+        """The next report goes at once."""
+        self._told = True
+
+    def _wait(self, until: int) -> None:
+        if self._soon_at is None or until < self._soon_at:
+            self._soon_at = until
+
+    # ------------------------------------------------------------ out
+
+    @property
+    def empty(self) -> bool:
+        return not self._queue and self.under_way is None
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
+    def due_at(self, held: int) -> int:
+        """When the next report should go. `held` are the attempts here that have not started: as soon as as many have
+        ended as are left, the hub should hear of it, so that the next ones come before a slot stands idle."""
+        if self._told or (self._results and self._results >= held):
+            return 0
+        heartbeat = self._sent_at + self._heartbeat_ms
+        return heartbeat if self._soon_at is None else min(self._soon_at, heartbeat)
+
+    def take(self, now: int, running: int, draining: bool, leaving: str = "") -> Report:
+        """The next report; it is under way until `acknowledged`. `leaving` is only said when nothing else is left."""
+        if self.under_way is not None:
+            raise RuntimeError("one report at a time")
+        started: List[List[Any]] = []
+        results: List[Result] = []
+        logs: List[Piece] = []
+        size = 0
+        while self._queue and len(started) + len(results) < REPORT_ENTRIES and size < REPORT_BYTES:
+            entry = self._queue.popleft()
+            if isinstance(entry, Piece):
+                piece = self._in_memory(entry)
+                size += len(piece.data)
+                logs.append(piece)
+            elif isinstance(entry, Start):
+                started.append(list(entry))
+            else:
+                results.append(entry)
+        self._results -= len(results)
+        self._seq += 1
+        report: Report = {"session": self._session, "seq": self._seq, "running": running, "draining": draining}
+        if started:
+            report["started"] = started
+        if results:
+            report["results"] = results
+        if logs:
+            report["logs"] = _chunks(logs)
+        if leaving and not self._queue:
+            report["leaving"] = leaving
+        self.under_way = report
+        self._sent_at = now
+        self._told = False
+        self._soon_at = now if self._queue else None
+        return report
+
+    def _in_memory(self, piece: Piece) -> Piece:
+        if piece.spooled is None:
+            self._memory -= len(piece.data)
+            return piece
+        return piece._replace(data=self._spool.fetch(piece.spooled, piece.length), spooled=None)
+
+    def acknowledged(self) -> Report:
+        report, self.under_way = self.under_way, None
+        return report or {}
+
+    def without_output(self) -> bool:
+        """The hub refuses the report as it is (too large, malformed): the same without output, because results matter
+        more. False when it has none, or nothing is under way."""
+        if self.under_way is None or not self.under_way.get("logs"):
+            return False
+        del self.under_way["logs"]
+        return True
+
+
+def _chunks(pieces: List[Piece]) -> List[LogChunk]:
+    """Pieces that continue each other become one chunk; text stays text."""
+    joined: Dict[Tuple[str, int], List[Tuple[int, List[bytes], int]]] = {}  # → (offset, parts, end)
+    for piece in pieces:
+        runs = joined.setdefault((piece.job, piece.epoch), [])
+        end = piece.offset + len(piece.data)
+        if runs and runs[-1][2] == piece.offset:
+            offset, parts, _ = runs[-1]
+            parts.append(piece.data)
+            runs[-1] = (offset, parts, end)
+        elif piece.data:
+            runs.append((piece.offset, [piece.data], end))
+    return [
+        _chunk(job, epoch, offset, b"".join(parts))
+        for (job, epoch), runs in joined.items()
+        for offset, parts, _ in runs
+    ]
+
+
+def _chunk(job: str, epoch: int, offset: int, data: bytes) -> LogChunk:
+    chunk: LogChunk = {"job": job, "epoch": epoch, "offset": offset}
+    try:
+        chunk["text"] = data.decode()
+    except UnicodeDecodeError:
+        chunk["b64"] = binascii.b2a_base64(data, newline=False).decode()
+    return chunk

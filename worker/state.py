@@ -1,0 +1,365 @@
+"""What the agent decides: events and the time go in, orders come out. No socket, no clock, no process.
+
+    hub's answers ┐
+    keeper's events ├─→ State ─→ orders for the keeper, reports for the hub, and at last: leave
+    signals, time ┘
+
+Standing, from the best to the last:
+
+| standing | takes jobs | how it goes on |
+|---|---|---|
+| working | yes | a drain, a stop, a lost lease |
+| draining | no: gives unstarted ones back | leaves when nothing runs; works again when the hub takes its drain back |
+| stopping | no: ends and gives back everything | leaves when nothing runs |
+| leaving | no | the last report is acknowledged: exit 0 |
+| refused | no | the hub does not know this session any more: everything is ended at once, exit 3 |
+
+A lease that comes near its end without an answer of the hub *fences* in any standing: every job is ended and given
+back. A hub that answers later in the same session finds a worker that is free again.
+"""
+
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set
+
+from worker.lease import Lease
+from worker.orders import FAILED, OK, REFUSED, Cancel, EndAll, Exit, Extend, Key, Order, Recall, Say, Start
+from worker.outbox import Outbox
+from worker.protocol import Assignment, Outcome, Polled, Registered, Report, Reported, Result
+from worker.runner import Ended, Event, Started
+
+SETTLE_MS = 300  # after the hub heard of a drain of ours: time for what it assigned before to arrive
+KILL_GRACE_MS = 10_000  # the longest grace of a job when its worker must go
+FAREWELL_MS = 10_000  # how long a worker that was stopped tries to hand back its jobs
+DEAD_MAN_MS = 3_600_000
+REMEMBERED = 4096
+
+
+class Terms(NamedTuple):
+    """What this worker was started with."""
+
+    idle_exit_ms: Optional[int] = None
+    asks_to_leave: bool = False  # started by hand: it says itself when it was idle; else the hub grants it
+    max_runs: Optional[int] = None
+    dead_man_ms: Optional[int] = None  # None: idle_exit_ms + lease, or an hour
+    pass_down: bool = False  # the first signal ends the jobs
+
+
+class Drain(NamedTuple):
+    reason: str
+    by_hub: bool
+    deadline: Optional[int] = None  # by our own clock
+
+
+class State:
+    """One session with the hub. `now` is CLOCK_BOOTTIME in ms everywhere."""
+
+    def __init__(self, registered: Registered, terms: Terms, outbox: Outbox, asked_at: int, now: int) -> None:
+        self.session = registered["session"]
+        self.terms = terms
+        self.outbox = outbox
+        self.queued: Set[Key] = set()
+        self.started: Set[Key] = set()
+        self.runs = 0
+        self.drain: Optional[Drain] = None
+        self.stopping = ""
+        self.leaving = ""  # why; set once nothing is left but to say so
+        self.fenced = False
+        self.refused = ""
+        self._ack = 0
+        self._signals = 0
+        self.lease = Lease(registered["lease_ms"], asked_at)
+        self._idle_since: Optional[int] = now
+        self._drain_known_at: Optional[int] = None  # since when the hub knows of a drain of ours
+        self._over: Dict[Key, None] = {}  # recently ended: an assignment that is repeated late does not start again
+        self._leave_by: Optional[int] = None  # a stop that cannot be told to the hub ends here
+
+    # ------------------------------------------------------------ the hub
+
+    def poll(self) -> Dict[str, Any]:
+        return {"session": self.session, "ack": self._ack}
+
+    def polled(self, answer: Polled, asked_at: int, now: int) -> List[Order]:
+        orders = self._heard(answer, asked_at)
+        seq = answer.get("seq", 0)
+        news = seq > self._ack
+        if news:
+            self._ack = seq
+            if answer.get("stop"):
+                orders += self._stop("deleted", "the worker was told to stop", 0, now)
+            orders += self._follow_drain(answer, now)
+            orders += self._follow(answer, now)
+        return orders + self.tick(now)
+
+    def reported(self, answer: Reported, asked_at: int, now: int) -> List[Order]:
+        orders = self._heard(answer, asked_at)
+        report = self.outbox.acknowledged()
+        if report.get("leaving"):
+            return [*orders, Exit(OK, report["leaving"])]
+        if report.get("draining") and self.drain is not None and self._drain_known_at is None:
+            self._drain_known_at = now
+        for job, epoch in answer.get("stale") or ():
+            text = "it was given to another worker"
+            orders.append(Cancel(job, epoch, "stale", text, Outcome.CANCELLED, grace_ms=0))
+        return orders + self.tick(now)
+
+    def hub_refused(self, status: int, code: str, text: str) -> List[Order]:
+        """It does not want this session any more; a farewell that it does not want was heard."""
+        under_way = self.outbox.under_way
+        if under_way is not None and under_way.get("leaving"):
+            return [Exit(OK, under_way["leaving"])]
+        self.refused = code or str(status)
+        said = Say("refused", {"status": status, "code": code, "text": text})
+        return [said, EndAll(0, self.refused, text), Exit(REFUSED, self.refused)]
+
+    def _heard(self, answer: Mapping[str, Any], asked_at: int) -> List[Order]:
+        """Any answer of the hub renews the lease, from the moment at which it was asked."""
+        if not self.lease.renew(answer.get("lease_ms"), asked_at):
+            return []
+        orders: List[Order] = [Extend(self.lease.ms, asked_at)]
+        if self.fenced:
+            self.fenced = False
+            orders.append(Say("unfenced", {}))
+        return orders
+
+    def _follow(self, answer: Polled, now: int) -> List[Order]:
+        """Assignments, cancels and recalls. What is taken back in the same breath never starts."""
+        cancels, recalls = answer.get("cancel") or (), answer.get("recall") or ()
+        orders = self._take(answer.get("assign") or (), {_key(each) for each in cancels}, now)
+        for each in cancels:
+            reason = each.get("reason") or "cancelled"
+            orders.append(Cancel(each["job"], each["epoch"], reason, "", Outcome.CANCELLED))
+        recalled = [key for key in map(_key, recalls) if key in self.queued]
+        if recalled:
+            orders.append(Recall(recalled))
+        return orders
+
+    def _take(self, assignments: Sequence[Assignment], cancelled: Set[Key], now: int) -> List[Order]:
+        fresh = [each for each in assignments if not self._knows(_key(each))]
+        for each in [each for each in fresh if _key(each) in cancelled]:
+            self._end_unstarted(each, Outcome.CANCELLED, "cancelled", "it was cancelled before it started", now)
+            fresh.remove(each)
+        room = len(fresh) if self._accepts else 0
+        if self.terms.max_runs is not None:
+            room = min(room, max(0, self.terms.max_runs - self.runs - len(self.queued)))
+        for each in fresh[room:]:
+            drain = self.drain.reason if self.drain else "max-runs"
+            text = "the worker takes no more jobs"
+            self._end_unstarted(each, Outcome.RETURNED, self.stopping or drain, text, now)
+        taken = fresh[:room]
+        if not taken:
+            return []
+        self.queued.update(map(_key, taken))
+        self._idle_since = None
+        return [Start(taken)]
+
+    def _knows(self, key: Key) -> bool:
+        return key in self.queued or key in self.started or key in self._over
+
+    @property
+    def _accepts(self) -> bool:
+        """A drain by the hub means that it assigns no more, so what it still sends was meant."""
+        own_drain = self.drain is not None and not self.drain.by_hub
+        return not (self.stopping or self.leaving or self.refused or self.fenced or own_drain)
+
+    def _end_unstarted(self, each: Assignment, outcome: str, reason: str, text: str, now: int) -> None:
+        result: Result = {"job": each["job"], "epoch": each["epoch"], "outcome": outcome, "reason": reason}
+        result["text"] = text
+        self._remember(_key(each))
+        self.outbox.result(result, now)
+        self.outbox.tell()
+
+    def _follow_drain(self, answer: Polled, now: int) -> List[Order]:
+        told = answer.get("drain")
+        if told is None:
+            if self.drain is not None and self.drain.by_hub and not self.leaving:
+                self.drain = None
+                self._drain_known_at = None
+                self.outbox.tell()
+                return [Say("undrained", {})]
+            return []
+        deadline = told.get("deadline_ms")
+        if deadline is not None:
+            deadline = now + deadline - answer.get("now_ms", deadline)
+        return self._begin_drain(Drain(_reason(told.get("reason")), True, deadline))
+
+    def _begin_drain(self, drain: Drain) -> List[Order]:
+        known = self.drain
+        if known is not None:
+            if drain.deadline is not None:
+                self.drain = known._replace(deadline=drain.deadline)
+            return []
+        self.drain = drain
+        self.outbox.tell()
+        orders: List[Order] = [Say("draining", {"reason": drain.reason, "running": len(self.started)})]
+        if self.queued:
+            orders.append(Recall(sorted(self.queued)))
+        return orders
+
+    # ------------------------------------------------------------ the keeper
+
+    def happened(self, events: Sequence[Event], now: int) -> List[Order]:
+        outbox = self.outbox
+        for event in events:
+            if isinstance(event, Ended):
+                result = event.result
+                key = (result["job"], result["epoch"])
+                self.queued.discard(key)
+                self.started.discard(key)
+                self._remember(key)
+                outbox.result(result, now)
+            elif isinstance(event, Started):
+                key = (event.job, event.epoch)
+                self.queued.discard(key)
+                self.started.add(key)
+                self.runs += 1
+                outbox.start(event.job, event.epoch, event.started_ms, now)
+            else:
+                outbox.output(event.job, event.epoch, event.offset, event.data, now)
+        return self.tick(now)
+
+    def keeper_died(self, now: int) -> List[Order]:
+        """Everything that it ran died with it."""
+        self._give_up_on(self.queued | self.started, "keeper-died", "the process that ran its jobs died", now)
+        return [Say("keeper-died", {}), *self._stop("keeper-died", "its keeper died", 0, now), *self.tick(now)]
+
+    def reconcile(self, known: Iterable[Key], now: int) -> List[Order]:
+        """After an error of our own: what the keeper does not know is given back, what only it knows is ended."""
+        keys = set(known)
+        self._give_up_on((self.queued | self.started) - keys, "agent-error", "its worker made an error", now)
+        unknown = sorted(keys - self.queued - self.started)
+        text = "its worker made an error"
+        return [Cancel(job, epoch, "agent-error", text, Outcome.RETURNED, grace_ms=0) for job, epoch in unknown]
+
+    def _give_up_on(self, keys: Set[Key], reason: str, text: str, now: int) -> None:
+        for job, epoch in sorted(keys):
+            result: Result = {"job": job, "epoch": epoch, "outcome": Outcome.RETURNED, "reason": reason, "text": text}
+            self.outbox.result(result, now)
+            self._remember((job, epoch))
+        self.queued -= keys
+        self.started -= keys
+
+    def _remember(self, key: Key) -> None:
+        self._over[key] = None
+        if len(self._over) > REMEMBERED:
+            del self._over[next(iter(self._over))]
+
+    # ------------------------------------------------------------ signals
+
+    def signalled(self, now: int) -> List[Order]:
+        """TERM, INT or HUP: the first drains (or ends the jobs), the second hands everything back, the third exits."""
+        self._signals += 1
+        if self._signals == 1 and self.terms.pass_down:
+            orders = self._stop("signal", "its worker was told to stop", KILL_GRACE_MS, now)
+        elif self._signals == 1:
+            orders = self._begin_drain(Drain("signal", False))
+            if self.drain is not None:
+                self.drain = self.drain._replace(by_hub=False)  # it goes even when the hub takes its drain back
+        elif self._signals == 2:
+            orders = self._stop("signal", "its worker was told to stop", 0, now)
+        else:
+            return [Exit(FAILED, "signal")]
+        return orders + self.tick(now)
+
+    def _stop(self, reason: str, text: str, grace_ms: int, now: int) -> List[Order]:
+        self.stopping = self.stopping or reason
+        self._leave_by = now + grace_ms + FAREWELL_MS
+        self.outbox.tell()
+        orders: List[Order] = [Say("stopping", {"reason": reason, "running": len(self.started)})]
+        if self.queued or self.started:
+            orders.append(EndAll(grace_ms, reason, text))
+        return orders
+
+    # ------------------------------------------------------------ time
+
+    @property
+    def _gives_up_at(self) -> int:
+        """The dead man's switch, for a worker without jobs whose hub is gone."""
+        after = self.terms.dead_man_ms
+        if after is None:
+            after = DEAD_MAN_MS if self.terms.idle_exit_ms is None else self.terms.idle_exit_ms + self.lease.ms
+        return self.lease.answered + after
+
+    def wake_at(self, now: int) -> int:
+        """When `tick` should come at the latest."""
+        times = [self._gives_up_at if self._free else self.lease.fence_at if not self.fenced else now + 60_000]
+        if self.drain is not None and self.drain.deadline is not None and not self.stopping:
+            times.append(self.drain.deadline)
+        if self._drain_known_at is not None and self._free and not self.leaving:
+            times.append(self._drain_known_at + SETTLE_MS)
+        if self._leave_by is not None:
+            times.append(self._leave_by)
+        if self._idle_ends is not None:
+            times.append(self._idle_ends)
+        return min(times)
+
+    @property
+    def _free(self) -> bool:
+        return not self.queued and not self.started
+
+    @property
+    def _idle_ends(self) -> Optional[int]:
+        """When this worker has been idle long enough to ask the hub whether it may go."""
+        terms = self.terms
+        if not terms.asks_to_leave or terms.idle_exit_ms is None or self.drain is not None or self.stopping:
+            return None
+        return None if self._idle_since is None or not self._free else self._idle_since + terms.idle_exit_ms
+
+    def tick(self, now: int) -> List[Order]:
+        """What time alone, or the sum of what happened, makes due."""
+        orders: List[Order] = []
+        if not self._free and not self.fenced and now >= self.lease.fence_at:
+            self.fenced = True
+            orders.append(Say("fenced", {"running": len(self.started), "silent_ms": self.lease.silent_for(now)}))
+            orders.append(EndAll(0, "lease-lost", "its worker lost the hub"))
+        orders += self._what_is_over(now)
+        deadline = self.drain.deadline if self.drain is not None and not self.stopping else None
+        if deadline is not None and now >= deadline and not self._free:
+            orders += self._stop("drained", "its worker was drained", KILL_GRACE_MS, now)
+        if self._free:
+            self._idle_since = now if self._idle_since is None else self._idle_since
+            if not self.leaving and self._may_leave(now):
+                self.leaving = self.stopping or (self.drain.reason if self.drain else "") or "stopped"
+                self.outbox.tell()
+            if now >= self._gives_up_at:
+                orders.append(Exit(OK if self.outbox.empty else FAILED, "hub-unreachable"))
+        if self._leave_by is not None and now >= self._leave_by:
+            orders.append(Exit(FAILED, "hub-unreachable"))
+        return orders
+
+    def _what_is_over(self, now: int) -> List[Order]:
+        """Reasons of our own to take no more."""
+        if self.drain is not None or self.stopping:
+            return []
+        if self.terms.max_runs is not None and self.runs >= self.terms.max_runs:
+            return self._begin_drain(Drain("max-runs", False))
+        idle_ends = self._idle_ends
+        if idle_ends is not None and now >= idle_ends:
+            return self._begin_drain(Drain("idle", False))
+        return []
+
+    def _may_leave(self, now: int) -> bool:
+        if self.stopping:
+            return True
+        if self.drain is None:
+            return False
+        if self.drain.by_hub:
+            return True
+        return self._drain_known_at is not None and now >= self._drain_known_at + SETTLE_MS
+
+    # ------------------------------------------------------------ reports
+
+    def report_at(self) -> int:
+        """When the next report should go; meaningless while one is under way."""
+        return self.outbox.due_at(len(self.queued))
+
+    def report(self, now: int) -> Report:
+        draining = self.drain is not None or bool(self.stopping)
+        return self.outbox.take(now, len(self.started), draining, self.leaving)
+
+
+def _key(each: Mapping[str, Any]) -> Key:
+    return each["job"], each["epoch"]
+
+
+def _reason(told: Any) -> str:
+    """The hub's reason is a word, or a reason code with its numbers."""
+    return str(told.get("code", "drained")) if isinstance(told, dict) else str(told or "drained")

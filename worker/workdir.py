@@ -1,0 +1,64 @@
+"""The worker's own folder: private, locked while its agent lives, below a prefix that several workers may share."""
+
+import fcntl
+import os
+import stat
+
+
+class WorkDirError(Exception):
+    """The work dir cannot be used; the message says which, and why."""
+
+
+class WorkDirInUse(WorkDirError):
+    """Another agent with this worker's id lives there."""
+
+
+class WorkDir:
+    def __init__(self, prefix: str, worker: str) -> None:
+        """Makes `prefix/worker` with mode 0700, or takes over what an earlier agent of ours left there."""
+        self.path = os.path.join(os.path.abspath(prefix), worker)
+        try:
+            os.makedirs(prefix, mode=0o700, exist_ok=True)
+            try:
+                os.mkdir(self.path, 0o700)
+            except FileExistsError:
+                _must_be_ours(self.path)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._lock = os.open(os.path.join(self.path, ".lock"), flags, 0o600)
+        except OSError as error:
+            raise WorkDirError("the work dir %s cannot be used: %s" % (self.path, error.strerror or error)) from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            raise WorkDirInUse("another agent uses the work dir %s" % self.path) from None
+
+    def close(self, delete: bool) -> None:
+        """Lets go of it; with `delete` nothing of it stays. What cannot be deleted stays."""
+        if delete:
+            import shutil
+
+            shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
+
+
+def _must_be_ours(path: str) -> None:
+    """Someone else could have put it there, in a folder such as /tmp."""
+    status = os.lstat(path)
+    if not stat.S_ISDIR(status.st_mode):
+        raise WorkDirError("the work dir %s is no folder" % path)
+    if status.st_uid != os.geteuid():
+        raise WorkDirError("the work dir %s belongs to another user" % path)
+    os.chmod(path, 0o700)
+
+
+def default_prefix() -> str:
+    """Local disk that outlives a reboot of the worker; ours alone, because everyone may write beside it."""
+    path = "/var/tmp/worker-manager-%d" % os.getuid()  # noqa: S108 (checked on the next lines)
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        _must_be_ours(path)
+    except OSError as error:
+        raise WorkDirError("%s cannot be made: %s; name a --work-dir" % (path, error.strerror)) from None
+    return path
