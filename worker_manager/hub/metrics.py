@@ -1,0 +1,57 @@
+"""What the hub counts about itself, in a registry of its own (Prometheus text)."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class Metrics:
+    """Counters move as things happen; gauges are set from the store when somebody looks."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter("wm_hub_requests", "Requests answered", ["route", "status"], registry=self.registry)
+        self.jobs = Gauge("wm_hub_jobs", "Jobs by state", ["state"], registry=self.registry)
+        self.workers = Gauge("wm_hub_workers", "Workers by state", ["state"], registry=self.registry)
+        self.backlog_jobs = Gauge("wm_hub_backlog_jobs", "Jobs that wait", registry=self.registry)
+        self.backlog_groups = Gauge("wm_hub_backlog_groups", "Groups of jobs that wait", registry=self.registry)
+        self.oldest = Gauge("wm_hub_backlog_oldest_seconds", "Age of the oldest waiting job", registry=self.registry)
+        self.serving = Gauge("wm_hub_requests_serving", "Requests being served", registry=self.registry)
+        self.waiting = Gauge("wm_hub_long_polls", "Requests that wait", registry=self.registry)
+        self.wait = Gauge("wm_hub_job_wait_seconds", "Wait of jobs", ["quantile"], registry=self.registry)
+        self.leases_lost = Counter("wm_hub_leases_lost", "Workers whose lease ended", registry=self.registry)
+        self.recalled = Counter("wm_hub_jobs_recalled", "Unstarted jobs called back", registry=self.registry)
+        self.turned_away = Gauge("wm_hub_requests_turned_away", "Requests refused with 429", registry=self.registry)
+        self.log_bytes = Counter("wm_hub_log_bytes", "Bytes of job output taken", registry=self.registry)
+        self.log_batch = Histogram(
+            "wm_hub_log_batch", "Pieces of output made durable together", buckets=BATCH, registry=self.registry
+        )
+        self.commits = Counter("wm_hub_commits", "Commits of the store", registry=self.registry)
+        self._by_route: dict[tuple[str, int], Any] = {}
+
+    def took_output(self, pieces: int, size: int) -> None:
+        self.log_batch.observe(pieces)
+        self.log_bytes.inc(size)
+
+    def answered(self, route: str, status: int) -> None:
+        child = self._by_route.get((route, status))
+        if child is None:
+            child = self._by_route[route, status] = self._requests.labels(route, str(status))
+        child.inc()
+
+    def show_backlog(self, groups: Iterable[Mapping[str, Any]], now_ms: int) -> None:
+        waiting = list(groups)
+        self.backlog_groups.set(len(waiting))
+        self.backlog_jobs.set(sum(group["count"] for group in waiting))
+        self.oldest.set(max((now_ms - group["oldest_ms"] for group in waiting), default=0) / 1000)
+
+    def show_counts(self, gauge: Gauge, counts: Mapping[str, int]) -> None:
+        gauge.clear()
+        for state, count in counts.items():
+            gauge.labels(state).set(count)
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)

@@ -1,0 +1,1 @@
+"""The handlers, a file for each family; `table.py` lists them all."""

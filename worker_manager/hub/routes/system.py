@@ -1,0 +1,85 @@
+"""The hub itself: health, metrics, this API's description, and the agent as one file."""
+
+from starlette.responses import Response
+
+from worker.protocol import PROTOCOL_VERSION
+from worker_manager.hub import replies
+from worker_manager.hub.endpoint import Call, Endpoint, Need
+from worker_manager.hub.problems import Problem, not_found
+from worker_manager.hub.pyz import WorkerFile
+from worker_manager.hub.services import reply
+from worker_manager.hub.types import NoQuery
+
+SystemCall = Call[NoQuery, None]
+
+
+async def healthz(call: SystemCall) -> Response:
+    trouble = await call.hub.read(call.hub.store.healthy)
+    if trouble is not None:
+        raise Problem(503, "store-unavailable", trouble, headers={"Retry-After": "5"})
+    return reply({"status": "ok"})
+
+
+async def metrics(call: SystemCall) -> Response:
+    hub = call.hub
+    info, backlog = await hub.read(lambda: (hub.store.info(), hub.store.backlog()))
+    shown = hub.metrics
+    shown.show_counts(shown.jobs, info["jobs"])
+    shown.show_counts(shown.workers, info["workers"])
+    shown.show_backlog(backlog["groups"], backlog["now_ms"])
+    shown.serving.set(hub.gate.serving)
+    shown.waiting.set(len(hub.waiters))
+    shown.turned_away.set(hub.gate.turned_away)
+    return Response(await hub.read(shown.text), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def openapi(call: SystemCall) -> Response:
+    from worker_manager.hub.openapi import document
+    from worker_manager.hub.routes.table import ENDPOINTS as ALL
+
+    return reply(await call.hub.read(document, ALL, call.hub.version))
+
+
+async def info(call: SystemCall) -> Response:
+    found = await call.hub.read(call.hub.store.info)
+    now_ms = call.hub.clock.now_ms()
+    return reply({**found, "version": call.hub.version, "protocol": PROTOCOL_VERSION, "now_ms": now_ms})
+
+
+async def worker_file(call: SystemCall) -> Response:
+    files = call.hub.worker_files
+    return _file(*await call.hub.read(lambda: _with_bytes(files.current())))
+
+
+async def named_worker_file(call: SystemCall) -> Response:
+    digest = call.path["digest"].removeprefix("sha256:")
+    found = await call.hub.read(call.hub.worker_files.named, digest)
+    if found is None:
+        raise not_found("worker file", digest[:80])
+    return _file(*await call.hub.read(_with_bytes, found))
+
+
+def _with_bytes(file: WorkerFile) -> tuple[WorkerFile, bytes]:
+    return file, file.read()
+
+
+def _file(file: WorkerFile, data: bytes) -> Response:
+    headers = {"X-Digest": f"sha256:{file.digest}", "ETag": f'"{file.digest}"'}
+    return Response(data, headers=headers, media_type="application/zip")
+
+
+ENDPOINTS = (
+    Endpoint("GET", "/healthz", Need.OPEN, healthz, "200 when the store writes, else 503", reply=replies.Health),
+    Endpoint("GET", "/metrics", Need.OPEN_ON_LOOPBACK, metrics, "Prometheus text", reply="text/plain"),
+    Endpoint("GET", "/v1/openapi.json", Need.OPEN, openapi, "This document", reply=dict),
+    Endpoint("GET", "/v1/worker.pyz", Need.OPEN, worker_file, "The agent as one file", reply="application/zip"),
+    Endpoint(
+        "GET",
+        "/v1/worker/{digest}.pyz",
+        Need.OPEN,
+        named_worker_file,
+        "The agent that a launch named",
+        reply="application/zip",
+    ),
+    Endpoint("GET", "/v1/info", ("read", "submit", "manager"), info, "Version and counts", reply=replies.Info),
+)

@@ -1,0 +1,14 @@
+"""Every route of the hub. The busiest stand first, because paths are compared in this order."""
+
+from worker_manager.hub.endpoint import Endpoint
+from worker_manager.hub.routes import agents, events, jobs, managers, operators, system, workers
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    *agents.ENDPOINTS,
+    *managers.ENDPOINTS,
+    *jobs.ENDPOINTS,
+    *workers.ENDPOINTS,
+    *events.ENDPOINTS,
+    *operators.ENDPOINTS,
+    *system.ENDPOINTS,
+)

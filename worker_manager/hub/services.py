@@ -1,0 +1,51 @@
+"""What every handler needs, put together once by `server.py` and handed in with each call."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from starlette.responses import Response
+
+from worker_manager.clock import Clock
+from worker_manager.hub.auth import Tokens
+from worker_manager.hub.contract import HubStore
+from worker_manager.hub.logwriter import LogWriter
+from worker_manager.hub.longpoll import Waiters
+from worker_manager.hub.metrics import Metrics
+from worker_manager.hub.overload import Gate
+from worker_manager.hub.pyz import WorkerFiles
+from worker_manager.hub.settings import HubSettings
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Services:
+    settings: HubSettings
+    store: HubStore
+    clock: Clock
+    waiters: Waiters
+    logs: LogWriter
+    worker_files: WorkerFiles
+    tokens: Tokens
+    metrics: Metrics
+    gate: Gate
+    readers: ThreadPoolExecutor
+    loop: asyncio.AbstractEventLoop
+    version: str
+
+    async def read(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Reads of the store block for a moment: not here."""
+        return await self.loop.run_in_executor(self.readers, function, *arguments)
+
+    async def write(self, future: "Future[T]") -> T:
+        """Waits for the commit. It goes on when the client goes away: what was asked is asked."""
+        return await asyncio.wrap_future(future)
+
+
+def reply(value: Any, status: int = 200) -> Response:
+    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return Response(body, status, media_type="application/json")

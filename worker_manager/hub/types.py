@@ -1,0 +1,307 @@
+"""What clients, operators and managers may send, and what they get: the source of the OpenAPI document.
+
+A field that is not here is refused, so that a typo does not pass. Amounts are integers; where a person may write one,
+text with a unit is taken too (`"4GiB"`, `"0.5"` CPUs, `"10m"`). Workers' own messages are in `worker/protocol.py`.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic.json_schema import WithJsonSchema
+
+from worker.protocol import LARGEST, Shape, UnitError, parse_bytes, parse_cpus, parse_duration
+
+MAX_JOBS = 10_000
+MAX_TASKS = 1_000_000
+MIB = 2**20
+
+# ---------------------------------------------------------------- amounts and names
+
+
+def _amount(parse: Callable[[str], int], example: str) -> tuple[BeforeValidator, WithJsonSchema, Any]:
+    def read(value: object) -> object:
+        if isinstance(value, str):
+            try:
+                return parse(value)
+            except UnitError as error:
+                raise ValueError(str(error)) from None
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"write an integer, or text with a unit such as {example!r}")
+        return value
+
+    integer = {"type": "integer", "minimum": 0, "maximum": LARGEST}
+    schema = {"anyOf": [integer, {"type": "string", "examples": [example]}]}
+    return BeforeValidator(read), WithJsonSchema(schema), Field(ge=0, le=LARGEST)
+
+
+def _encodable(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("NUL characters are refused")
+    return text
+
+
+Bytes = Annotated[int, *_amount(parse_bytes, "4GiB")]
+MilliCpus = Annotated[int, *_amount(parse_cpus, "0.5")]
+Duration = Annotated[int, *_amount(parse_duration, "10m")]
+Count = Annotated[int, Field(ge=0, le=LARGEST, strict=True)]
+Instant = Annotated[int, Field(ge=0, le=LARGEST, strict=True)]  # UTC ms
+Text = Annotated[str, Field(max_length=2000, strict=True), AfterValidator(_encodable)]
+Argument = Annotated[str, Field(max_length=131_072, strict=True), AfterValidator(_encodable)]
+EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,254}$", strict=True)]
+Label = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$", strict=True)
+]  # workers, managers, pools
+Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,62}$", strict=True)]  # owners, queues
+Tag = Annotated[str, StringConstraints(pattern=r"^[^\s,\x00-\x1f\x7f]{1,64}$", strict=True)]
+JobName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{0,200}$", strict=True)]
+JobId = Annotated[str, StringConstraints(pattern=r"^j[0-9]{1,18}(-[0-9]{1,7})?$", strict=True)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$", strict=True)]
+Scope = Literal["read", "submit", "worker", "manager", "operator"]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Nothing(Strict):
+    """No field at all: a body `{}` (or none), a query without parameters."""
+
+
+# ---------------------------------------------------------------- jobs
+
+
+class Resources(Strict):
+    cpus: MilliCpus = 1000
+    memory: Bytes = 0
+    gpus: Count = 0
+    gpu_type: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{0,64}$", strict=True)] = ""
+    disk: Bytes = 0
+    custom: dict[Word, Count] = Field(default={}, max_length=32)
+
+
+class Dependency(Strict):
+    job: Annotated[str, StringConstraints(pattern=r"^(#[0-9]{1,5}|j[0-9]{1,18})$", strict=True)]
+    needs: Literal["success", "end"] = "success"
+
+
+class Array(Strict):
+    count: Annotated[int, Field(ge=1, le=MAX_TASKS, strict=True)]
+
+
+class JobSpec(Strict):
+    """One job, or all tasks of an array."""
+
+    command: Annotated[list[Argument], Field(min_length=1, max_length=10_000)]
+    name: JobName = ""
+    env: dict[EnvName, Argument] = Field(default={}, max_length=1000)
+    resources: Resources = Resources()
+    tags: Annotated[list[Tag], Field(max_length=64)] = []
+    queue: Word = "default"
+    priority: Annotated[int, Field(ge=-100, le=100, strict=True)] = 0
+    time_limit: Duration | None = None
+    time_limit_ms: Duration | None = None
+    grace: Duration | None = None
+    grace_ms: Duration | None = None
+    retries: Annotated[int, Field(ge=0, le=100, strict=True)] = 0
+    depends_on: Annotated[list[Dependency], Field(max_length=1000)] = []
+    array: Array | None = None
+    output_limit: Annotated[Bytes, Field(le=2**40)] = 64 * MIB
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        for name in ("time_limit", "grace"):
+            if getattr(self, name) is not None and getattr(self, f"{name}_ms") is not None:
+                raise ValueError(f"give {name} or {name}_ms, not both")
+        if not self.command[0]:
+            raise ValueError("command[0], the program, is empty")
+        if sum(map(len, self.command)) + sum(len(k) + len(v) for k, v in self.env.items()) > MIB:
+            raise ValueError("command and env are larger than 1 MiB together")
+        return self
+
+    @property
+    def limit(self) -> int | None:
+        return self.time_limit if self.time_limit is not None else self.time_limit_ms
+
+    @property
+    def term_grace(self) -> int:
+        given = self.grace if self.grace is not None else self.grace_ms
+        return 10_000 if given is None else given
+
+    @property
+    def asks(self) -> Shape:
+        own = self.resources
+        return Shape(
+            cpus=own.cpus,
+            memory=own.memory,
+            gpus=own.gpus,
+            gpu_type=own.gpu_type,
+            disk=own.disk,
+            walltime=self.limit,
+            tags=tuple(sorted(set(self.tags))),
+            custom=tuple(sorted(own.custom.items())),
+        )
+
+
+class Submit(Strict):
+    jobs: Annotated[list[JobSpec], Field(min_length=1, max_length=MAX_JOBS)]
+
+
+class Reasoned(Strict):
+    reason: Text = ""
+
+
+# ---------------------------------------------------------------- operators
+
+
+class DrainWorker(Strict):
+    deadline_ms: Instant | None = None
+    reason: Text = ""
+
+
+class Freeze(Strict):
+    for_ms: Annotated[Duration, Field(gt=0)] = 1_800_000
+    text: Text = ""
+    manager: Label | None = None
+
+
+class Unfreeze(Strict):
+    text: Text = ""
+    manager: Label | None = None
+
+
+class NewToken(Strict):
+    owner: Word
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=5)]
+    expires_ms: Instant | None = None
+
+
+# ---------------------------------------------------------------- managers
+
+
+class Sync(Strict):
+    seen_version: Count | None = None
+    wait_ms: Annotated[int, Field(ge=0, le=50_000, strict=True)] = 0
+    pools: Annotated[list[Label], Field(max_length=1000)] = []
+
+
+class Launches(Strict):
+    """What a manager says before it calls a backend (`sources.base.LaunchClaim`)."""
+
+    submission: Label
+    pool: Label
+    workers: Annotated[list[Label], Field(min_length=1, max_length=10_000)]
+    token_hashes: Annotated[list[Sha256], Field(min_length=1, max_length=10_000)]
+    call_deadline: Instant
+    covers: Annotated[list[tuple[Text, Count]], Field(max_length=10_000)] = []
+    backlog_version: Count = 0
+    owners: Annotated[list[Word], Field(max_length=1000)] = []  # whose jobs its workers take; empty: everyone's
+    queues: Annotated[list[Word], Field(max_length=1000)] = []
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Self:
+        if len(self.workers) != len(self.token_hashes):
+            raise ValueError("workers and token_hashes must be of one length")
+        if len(set(self.workers)) != len(self.workers):
+            raise ValueError("a worker stands twice in workers")
+        return self
+
+
+class Workers(Strict):
+    workers: Annotated[list[Label], Field(max_length=10_000)]
+    reason: Text = ""
+
+
+class CordonWish(Strict):
+    worker: Label
+    only_if_idle: bool = True
+    reason: dict[str, Any] = {}
+    deadline_ms: Instant
+
+
+class Cordons(Strict):
+    cordons: Annotated[list[CordonWish], Field(max_length=10_000)]
+
+
+class Uncordons(Strict):
+    workers: Annotated[list[Label], Field(max_length=10_000)]
+
+
+class CommandResult(Strict):
+    command: Annotated[str, Field(max_length=64, strict=True), AfterValidator(_encodable)]
+    ok: bool
+    text: Text = ""
+
+
+class Publish(Strict):
+    pools: Annotated[list[dict[str, Any]], Field(max_length=1000)] = []
+    verdicts: Annotated[list[dict[str, Any]], Field(max_length=100_000)] = []
+    decisions: Annotated[list[dict[str, Any]], Field(max_length=10_000)] = []
+    results: Annotated[list[CommandResult], Field(max_length=1000)] = []
+
+
+# ---------------------------------------------------------------- queries (text, so numbers are read leniently)
+
+
+class Query(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NoQuery(Query):
+    pass
+
+
+Limit = Annotated[int, Field(ge=1, le=1000)]
+Cursor = Annotated[str, Field(max_length=500), AfterValidator(_encodable)]
+WaitMs = Annotated[int, Field(ge=0, le=50_000)]
+Short = Annotated[str, Field(max_length=200), AfterValidator(_encodable)]
+Number = Annotated[int, Field(ge=0, le=LARGEST)]
+
+
+class JobsQuery(Query):
+    state: Literal["blocked", "queued", "assigned", "running", "succeeded", "failed", "cancelled"] | None = None
+    owner: Short | None = None
+    queue: Short | None = None
+    name: Short | None = None
+    array: JobId | None = None
+    worker: Short | None = None
+    limit: Limit = 100
+    cursor: Cursor | None = None
+
+
+class LogsQuery(Query):
+    attempt: Annotated[int, Field(ge=1, le=LARGEST)] | None = None
+    offset: Number = 0
+    limit: Annotated[int, Field(ge=1, le=8 * MIB)] = MIB
+    wait_ms: WaitMs = 0
+    tail: Annotated[int, Field(ge=0, le=8 * MIB)] | None = None
+
+
+class DeleteQuery(Query):
+    force: bool = False
+    grace_ms: Number | None = None
+
+
+class EventsQuery(Query):
+    after: Cursor | None = None
+    kind: Short | None = None
+    subject: Short | None = None
+    limit: Limit = 100
+    wait_ms: WaitMs = 0
+
+
+class BacklogQuery(Query):
+    version: Number | None = None
+    wait_ms: WaitMs = 0
+
+
+class SummaryQuery(Query):
+    since_ms: Number | None = None
+
+
+class ManagerQuery(Query):
+    manager: Short | None = None
+
+
+class TokenQuery(Query):
+    id: Short
