@@ -1,8 +1,9 @@
 """`submit`: a job from the command line, or many from a file. Ids go to stdout, one a line."""
 
 import json
+import sys
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +106,9 @@ def spec_of(
     return spec
 
 
-def _amount(name: str, given: str | None, parse: Any) -> int | None:
+def _amount(name: str, given: str | None, parse: Callable[[str], int]) -> int | None:
     try:
-        return None if given is None else int(parse(given))
+        return None if given is None else parse(given)
     except UnitError as error:
         raise UsageError(f"--{name}: {error}") from None
 
@@ -133,7 +134,7 @@ def jobs_from(file: str) -> list[dict[str, Any]]:
     """The jobs of a file. Amounts in it are as people write them: `cpus: 2` is two CPUs."""
     name = "stdin" if file == "-" else file
     try:
-        text = click.get_text_stream("stdin").read() if file == "-" else Path(file).read_text()
+        text = sys.stdin.read() if file == "-" else Path(file).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if len(text) > MAX_FILE:

@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path as FilePath
 from typing import Any
 
+from backends.base import Option
 from backends.options import read
 from worker.protocol import Shape, join_tags
 from worker_manager.config.layers import Tree, leaves
@@ -37,8 +38,9 @@ _LIMITS_WITH_TIME = (
     "backoff_cap",
 )
 
-_OWN_HUB = ("listen", "advertise_url", "tls", "tls_certificate", "tls_key", "behind_proxy", "database", "log_level")
-_OWN_HUB_TIMES = ("lease", "job_retention", "log_retention", "event_retention")
+DATABASE = Option("database", secret=True)  # its URL may hold a password
+_OWN_HUB = ("listen", "advertise_url", "tls", "tls_certificate", "tls_key", "behind_proxy", "log_level")
+_OWN_HUB_TIMES = ("lease", "retention")
 
 
 def build(tree: Tree, request: Request, catalogue: Catalogue) -> Settings:
@@ -50,15 +52,17 @@ def build(tree: Tree, request: Request, catalogue: Catalogue) -> Settings:
         tick_ms=checked.manager.tick,
         restart_after_ms=checked.manager.restart_after,
     )
-    hub = _hub(checked.hub)
-    pools = tuple(_pool(part, catalogue) for part in checked.pools)
+    hub = _hub(checked.hub, request)
+    pools = tuple(_pool(part, request, catalogue) for part in checked.pools)
     values, origins = _shown_values(checked, tree, manager)
     return Settings(manager, hub, pools, values, origins)
 
 
-def _hub(part: HubPart) -> HubConfig:
+def _hub(part: HubPart, request: Request) -> HubConfig:
     own = {name: getattr(part, name) for name in _OWN_HUB if getattr(part, name) is not None}
     own |= {f"{name}_ms": getattr(part, name) for name in _OWN_HUB_TIMES if getattr(part, name) is not None}
+    if part.database:
+        own |= read((DATABASE,), {"database": part.database}, request.environment)
     return HubConfig(part.server, _path(part.token_file), _path(part.ca), part.fingerprint, own)
 
 
@@ -66,7 +70,7 @@ def _path(text: str | None) -> FilePath | None:
     return FilePath(text).expanduser() if text else None
 
 
-def _pool(part: PoolPart, catalogue: Catalogue) -> PoolConfig:
+def _pool(part: PoolPart, request: Request, catalogue: Catalogue) -> PoolConfig:
     backend = catalogue.canonical(part.backend) or part.backend
     return PoolConfig(
         name=part.name,
@@ -78,7 +82,7 @@ def _pool(part: PoolPart, catalogue: Catalogue) -> PoolConfig:
         owners=part.owners,
         queues=part.queues,
         worker=_worker(part.worker),
-        options=read(catalogue.options(backend), part.options),
+        options=read(catalogue.options(backend), part.options, request.environment),
     )
 
 
@@ -111,6 +115,11 @@ def _worker(part: WorkerPart) -> WorkerSettings:
         idle_exit_ms=part.idle_exit,
         setup=part.setup,
         delete_work_dir=part.delete_work_dir,
+        max_work_dir_size=part.max_work_dir_size,
+        pass_down_termination=part.pass_down_termination,
+        exit_on_exception=part.exit_on_exception,
+        checkin_ms=part.checkin,
+        dead_man_ms=part.dead_man,
     )
 
 

@@ -1,8 +1,6 @@
 """The backends and laws that are installed, for `resolve`. Modules are loaded when they are asked about."""
 
 from collections.abc import Sequence
-from importlib.util import find_spec
-from pathlib import Path
 
 from backends import registry
 from backends.base import Option
@@ -22,8 +20,6 @@ class Installed:
         return registry.load(backend).options
 
     def laws(self) -> Sequence[str]:
-        """One file for each law; a new one needs no list."""
-        spec = find_spec("worker_manager.policy.laws")
-        folders = spec.submodule_search_locations if spec else None
-        files = [file.stem for folder in folders or () for file in Path(folder).glob("*.py")]
-        return sorted(name for name in files if not name.startswith("_") and name != "base")
+        from worker_manager.policy.laws import LAWS
+
+        return sorted(LAWS)

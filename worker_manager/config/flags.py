@@ -16,7 +16,7 @@ class Flag:
     name: str
     place: tuple[str, ...]  # in the schema; begins with `pool` for what belongs to a pool; empty: see `note`
     help: str
-    kind: str = "text"  # text | int | number | switch | off-switch | words | tag
+    kind: str = "text"  # text | int | number | switch | off-switch | words | size (CodaLab's 10g)
     codalab: str = ""  # the default that a single pool has for CodaLab's sake, as text
     note: str = ""
 
@@ -88,6 +88,30 @@ POOL: tuple[Flag, ...] = (
     ),
     Flag("worker-exit-after-num-runs", ("pool", "worker", "max-runs"), "A worker exits after this many jobs.", "int"),
     Flag(
+        "worker-max-work-dir-size",
+        ("pool", "worker", "max-work-dir-size"),
+        "Disk that a worker offers to jobs at most, such as 10GiB.",
+        "size",
+    ),
+    Flag(
+        "worker-pass-down-termination",
+        ("pool", "worker", "pass-down-termination"),
+        "A worker that is told to end ends its jobs at once and gives them back.",
+        "switch",
+    ),
+    Flag(
+        "worker-exit-on-exception",
+        ("pool", "worker", "exit-on-exception"),
+        "A worker exits on an error of its own instead of going on.",
+        "switch",
+    ),
+    Flag(
+        "worker-checkin-frequency-seconds",
+        ("pool", "worker", "checkin"),
+        "A worker gives a sign of life at least this often.",
+        "number",
+    ),
+    Flag(
         "worker-executable",
         ("pool", "worker", "executable"),
         "Command that starts the agent, instead of the one that belongs to this program.",
@@ -113,14 +137,10 @@ UNUSED: tuple[Flag, ...] = (
         "no-prefilter", "every job group is compared with every pool's shape; explain shows which fit nowhere", "switch"
     ),
     _unused("worker-group", "there are no worker groups; --owner says whose jobs the pool serves"),
-    _unused("worker-max-work-dir-size", "the work directory is emptied after each job"),
-    _unused("worker-pass-down-termination", "a worker that is told to end always hands its jobs back", "switch"),
-    _unused("worker-exit-on-exception", "a worker always exits on an error it cannot mend", "switch"),
     _unused(
         "worker-preemptible", "jobs of a lost worker always go back to the queue, without spending a retry", "switch"
     ),
     _unused("worker-download-dependencies-max-retries", "a job that fails is tried again as its --retries say"),
-    _unused("worker-checkin-frequency-seconds", "workers hold one long poll, so they hear at once"),
     _unused("worker-shared-memory-size-gb", "jobs run as plain processes, with the machine's shared memory"),
 )
 

@@ -3,6 +3,7 @@
 A flag or variable that belongs to a pool sets it in every pool of this run: what is said on the command line is meant.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -110,4 +111,9 @@ def pool_defaults(defaults: Tree, form: Mapping[Path, Any], form_name: str) -> I
 
 
 def _raw(flag: Flag, value: Any) -> Any:
-    return f"{value}MiB" if flag.kind == "mib" else value
+    """CodaLab's amounts in our units: its megabytes and its `10g` are powers of two."""
+    if flag.kind == "mib":
+        return f"{value}MiB"
+    if flag.kind == "size" and (found := re.fullmatch(r"(\d+(?:\.\d+)?)([kmgt])", str(value))):
+        return f"{found.group(1)}{found.group(2).upper()}iB"
+    return value

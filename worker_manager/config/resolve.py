@@ -28,8 +28,8 @@ def resolve(request: Request, catalogue: Catalogue) -> Settings:
         raise ConfigError([f"{document.place(())}: write version: 1, then pools: with a list of pools"])
     tree = _merged(request, catalogue)
     problems = [*_file_problems(request), *_schema_problems(tree, document)]
-    problems += _hub_problems(tree, document)
-    problems += _pool_problems(tree, document, catalogue)
+    problems += _hub_problems(tree, document, request.environment)
+    problems += _pool_problems(tree, document, request.environment, catalogue)
     if problems:
         raise ConfigError(sorted(dict.fromkeys(problems), key=_by_line))
     from worker_manager.config.build import build
@@ -107,15 +107,17 @@ def _schema_problems(tree: Tree, document: Document | None) -> Iterator[str]:
             yield _line(origin.where if origin else _place(document, path), path, text)
 
 
-def _hub_problems(tree: Tree, document: Document | None) -> Iterator[str]:
+def _hub_problems(tree: Tree, document: Document | None, environment: Mapping[str, str]) -> Iterator[str]:
     hub = tree.value.get("hub")
     database = hub.get("database") if isinstance(hub, dict) else None
     if isinstance(database, str):
-        for _, text in _option_problems((Option("database", secret=True),), {"database": database}):
+        for _, text in _option_problems((Option("database", secret=True),), {"database": database}, environment):
             yield _line(_place(document, ("hub", "database")), ("hub", "database"), text)
 
 
-def _pool_problems(tree: Tree, document: Document | None, catalogue: Catalogue) -> Iterator[str]:
+def _pool_problems(
+    tree: Tree, document: Document | None, environment: Mapping[str, str], catalogue: Catalogue
+) -> Iterator[str]:
     pools = tree.value.get("pools")
     names: dict[str, int] = {}
     for number, pool in enumerate(pools if isinstance(pools, list) else []):
@@ -147,13 +149,15 @@ def _pool_problems(tree: Tree, document: Document | None, catalogue: Catalogue) 
             continue
         options = pool.get("options") or {}
         if isinstance(options, dict):
-            for option_name, text in _option_problems(catalogue.options(canonical), options):
+            for option_name, text in _option_problems(catalogue.options(canonical), options, environment):
                 yield _line(at("options", option_name), (*here, "options", option_name), text)
 
 
-def _option_problems(declared: Sequence[Option], given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _option_problems(
+    declared: Sequence[Option], given: Mapping[str, Any], environment: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
     try:
-        read(declared, given)
+        read(declared, given, environment)
     except OptionErrors as error:
         for problem in error.problems:
             name, _, text = problem.partition(": ")

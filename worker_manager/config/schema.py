@@ -2,7 +2,7 @@
 
 version: 1
 manager: {id, state-dir, tick, restart-after}
-hub: {server, token-file, ca, fingerprint; listen, advertise-url, database, tls, lease, job-retention, …}
+hub: {server, token-file, ca, fingerprint; listen, advertise-url, database, tls, lease, retention, …}
 defaults: {anything a pool may say but name, backend and options}
 pools: [{name, backend, min-workers, max-workers, shape, law, law-options, limits, owners, queues, worker, options}]
 """
@@ -86,9 +86,7 @@ class HubPart(_Part):
     tls_key: str | None = None
     behind_proxy: bool | None = None
     lease: Duration | None = None
-    job_retention: Duration | None = None
-    log_retention: Duration | None = None
-    event_retention: Duration | None = None
+    retention: Duration | None = None
     log_level: Literal["debug", "info", "warning", "error"] | None = None
 
 
@@ -136,6 +134,11 @@ class WorkerPart(_Part):
     idle_exit: Duration | None = None
     setup: tuple[str, ...] = ()
     delete_work_dir: bool = False
+    max_work_dir_size: Bytes | None = None
+    pass_down_termination: bool = False
+    exit_on_exception: bool = False
+    checkin: Duration | None = None
+    dead_man: Duration | None = None
 
 
 class _PoolFields(_Part):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from backends.options import Secret
 from worker.protocol import Shape
 from worker_manager.policy.model import Limits
 
@@ -50,9 +51,14 @@ class WorkerSettings:
     executable: tuple[str, ...] = ()  # empty: the agent that belongs to this program
     work_dir: str = ""
     max_runs: int | None = None
-    idle_exit_ms: int | None = None  # by itself, when no hub tells it otherwise
+    idle_exit_ms: int | None = None  # asks the hub to let it go; None: as the pool's idle limit
     setup: tuple[str, ...] = ()
     delete_work_dir: bool = False
+    max_work_dir_size: int | None = None
+    pass_down_termination: bool = False
+    exit_on_exception: bool = False
+    checkin_ms: int | None = None
+    dead_man_ms: int | None = None  # idle, and the hub silent, for this long: it leaves by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,9 @@ class PoolConfig:
     owners: tuple[str, ...] = ()
     queues: tuple[str, ...] = ()
     worker: WorkerSettings = WorkerSettings()
-    options: Mapping[str, Any] = field(default_factory=dict)  # the backend's own; a secret is a reference to one
+    options: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # the backend's own, of their declared types; a secret is a Secret
 
     def launch_digest(self) -> str:
         """Changes when a worker launched now would differ from one launched before. Limits and laws do not count."""
@@ -74,7 +82,7 @@ class PoolConfig:
             "backend": self.backend,
             "shape": self.shape.to_wire(),
             "worker": [str(getattr(self.worker, name)) for name in sorted(WorkerSettings.__slots__)],
-            "options": {name: str(value) for name, value in self.options.items()},
+            "options": {name: str(value) for name, value in self.options.items() if not isinstance(value, Secret)},
         }
         return hashlib.sha256(json.dumps(launched, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -1,0 +1,185 @@
+"""The only wiring: Settings → the objects that run. Nothing is decided here, and nothing else knows all rooms."""
+
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backends import registry
+from backends.base import Backend, Context
+from worker.protocol import Shape, format_cpus
+from worker_manager.clock import Clock, SystemClock
+from worker_manager.config.settings import PoolConfig, Settings
+from worker_manager.errors import WorkerManagerError
+from worker_manager.hub import discovery
+from worker_manager.hub_client import HubClient
+from worker_manager.policy.facts import PoolSettings
+
+if TYPE_CHECKING:
+    from worker_manager.control.pool import ManagedPool
+    from worker_manager.hub.settings import HubSettings
+
+
+class NoHub(WorkerManagerError):
+    """No hub runs where one was looked for."""
+
+
+# ---------------------------------------------------------------- the hub
+
+
+def hub_settings(settings: Settings) -> "HubSettings":
+    """Of the hub that we would start ourselves."""
+    from worker_manager.hub.settings import HubSettings
+
+    return HubSettings(state_dir=settings.manager.state_dir, **settings.hub.own)
+
+
+def client_of(settings: Settings, role: str = "operator") -> HubClient:
+    """A client of the hub that is configured, or of the embedded one that runs. Starts none."""
+    if settings.hub.server:
+        return _remote(settings)
+    hub = discovery.find(settings.manager.state_dir)
+    if hub is None:
+        raise NoHub(
+            f"no hub runs on {settings.manager.state_dir}: start one with `worker-manager up` or "
+            "`worker-manager hub start`, or name one with --server"
+        )
+    return _embedded(settings, hub, role)
+
+
+def hub_for_manager(settings: Settings) -> tuple[HubClient, bool]:
+    """The same for a manager, which starts the embedded hub when none runs. And whether it was started now."""
+    if settings.hub.server:
+        return _remote(settings), False
+    hub, started = discovery.find_or_start(hub_settings(settings))
+    return _embedded(settings, hub, "manager"), started
+
+
+def _remote(settings: Settings) -> HubClient:
+    hub = settings.hub
+    return HubClient(str(hub.server), token_file=hub.token_file, ca=hub.ca, fingerprint=hub.fingerprint)
+
+
+def _embedded(settings: Settings, hub: discovery.RunningHub, role: str) -> HubClient:
+    token = settings.hub.token_file or discovery.token_file(settings.manager.state_dir, role)
+    return HubClient(hub.url, token_file=token, fingerprint=hub.fingerprint)
+
+
+# ---------------------------------------------------------------- pools
+
+
+def managed_pools(settings: Settings, server: str, fingerprint: str | None, clock: Clock) -> "dict[str, ManagedPool]":
+    return {pool.name: managed_pool(settings, pool, server, fingerprint, clock) for pool in settings.pools}
+
+
+def managed_pool(
+    settings: Settings, pool: PoolConfig, server: str, fingerprint: str | None, clock: Clock
+) -> "ManagedPool":
+    from worker_manager.control.pool import ManagedPool
+
+    kind = registry.load(pool.backend)
+    capabilities = kind.capabilities
+    return ManagedPool(
+        settings=PoolSettings(
+            name=pool.name,
+            backend=pool.backend,
+            shape=pool.shape,
+            limits=pool.limits,
+            law=pool.law,
+            law_options=pool.law_options,
+            owners=pool.owners,
+            queues=pool.queues,
+            max_batch=capabilities.max_batch,
+            list_lag_ms=int(capabilities.list_lag_s * 1000),
+            config=pool.launch_digest(),
+            runs_per_worker=pool.worker.max_runs,
+        ),
+        backend=create_backend(settings, pool, clock),
+        capabilities=capabilities,
+        command=agent_command(pool, server, fingerprint),
+        environment={},
+        setup=pool.worker.setup,
+        work_dir=pool.worker.work_dir,
+    )
+
+
+def create_backend(settings: Settings, pool: PoolConfig, clock: Clock) -> Backend:
+    """Raises BackendUnusable with the line that mends it."""
+    folder = pool_dir(settings, pool.name)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    context = Context(
+        manager=settings.manager.id,
+        pool=pool.name,
+        state_dir=str(folder),
+        now_ms=clock.now_ms,
+        shape=pool.shape,
+        max_workers=pool.limits.max_workers,
+    )
+    return registry.load(pool.backend).create(pool.options, context)
+
+
+def pool_dir(settings: Settings, pool: str) -> Path:
+    return settings.manager.state_dir / "managers" / settings.manager.id / "pools" / pool
+
+
+# ---------------------------------------------------------------- the agent
+
+
+def agent_command(pool: PoolConfig, server: str, fingerprint: str | None) -> tuple[str, ...]:
+    """The agent's argv. It carries no secret: the join token reaches the worker as the backend can bring it."""
+    worker = pool.worker
+    idle_ms = pool.limits.idle_ms if worker.idle_exit_ms is None else worker.idle_exit_ms
+    options: Mapping[str, Any] = {
+        "server": server,
+        "ca-fingerprint": f"sha256:{fingerprint}" if fingerprint else None,
+        "worker-id": "{worker}",
+        "pool": pool.name,
+        "config": pool.launch_digest(),
+        "work-dir": worker.work_dir or None,
+        "max-work-dir-size": worker.max_work_dir_size,
+        "idle-seconds": f"{idle_ms}ms",
+        "exit-after-num-runs": worker.max_runs,
+        "checkin-frequency-seconds": _ms(worker.checkin_ms),
+        "dead-man-seconds": _ms(worker.dead_man_ms),
+        **_slice(pool.shape),
+    }
+    switches = {
+        "tag-exclusive": pool.shape.exclusive,
+        "pass-down-termination": worker.pass_down_termination,
+        "exit-on-exception": worker.exit_on_exception,
+        "delete-work-dir-on-exit": worker.delete_work_dir,
+    }
+    words = list(worker.executable or (sys.executable, "-m", "worker"))
+    for name, value in options.items():
+        if value is not None:
+            words += [f"--{name}", str(value)]
+    words += [f"--tag={tag}" for tag in pool.shape.tags]
+    words += [f"--custom={name}={count}" for name, count in pool.shape.custom]
+    return tuple(words + [f"--{name}" for name, on in switches.items() if on])
+
+
+def _slice(shape: Shape) -> dict[str, Any]:
+    """What the worker offers. What the pool does not say is left to the agent to find out."""
+    return {
+        "cpus": format_cpus(shape.cpus),
+        "memory": shape.memory or None,
+        "gpus": shape.gpus,
+        "gpu-type": shape.gpu_type or None,
+        "disk": shape.disk or None,
+        "walltime": _ms(shape.walltime),
+    }
+
+
+def _ms(value: int | None) -> str | None:
+    return None if value is None else f"{value}ms"
+
+
+def holder() -> str:
+    """Who holds the lease, for the person who meets it."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+__all__ = ["NoHub", "SystemClock", "client_of", "hub_for_manager", "managed_pools", "replace"]
