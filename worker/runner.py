@@ -5,10 +5,32 @@ starts it the moment it fits, without asking back. What happens comes back as ev
 the two is a socket pair; when the agent dies it closes, and the keeper ends every job with everything it started.
 """
 
+import os
+import signal
+import socket
+import sys
+import time
 from dataclasses import dataclass
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
-from worker.protocol import Assignment, Outcome, Result, Shape
+from worker import orphans, processes
+from worker.channel import Channel
+from worker.keeper import CHANNEL_FD, LEASE_ENDED, WORK_DIR_IN_USE, boot_ms
+from worker.protocol import Assignment, Outcome, Result, Shape, fits, format_duration
+
+Key = Tuple[str, int]
+Message = Tuple[Any, ...]
+
+DEFAULT_GRACE_MS = 10_000
+BOOTSTRAP = "import sys; sys.path.insert(0, sys.argv[1]); from worker.keeper import main; sys.exit(main())"
+# Isolated and without site: starts in half the time, and nobody's environment or directory changes what it runs.
+INTERPRETER_FLAGS = ("-I", "-S", "-X", "utf8")
+# All of the agent's environment that the keeper sees, and no job does. WM_ATTEMPT: an agent may be a job itself.
+KEEPER_NEEDS = ("LD_LIBRARY_PATH", "WM_ATTEMPT")
+WHY_IT_DIED = {
+    LEASE_ENDED: "the lease ended",
+    WORK_DIR_IN_USE: "another keeper uses the work directory",
+}
 
 
 class KeeperDied(Exception):
@@ -61,12 +83,34 @@ class Runner:
         env: Optional[Mapping[str, str]] = None,
         lease_ms: Optional[int] = None,
     ) -> None:
-        raise NotImplementedError
+        self._keeper_id = os.urandom(8).hex()
+        self._has = has
+        self._sent: Dict[Key, Assignment] = {}
+        self._pids: Dict[Key, int] = {}
+        self._waiting: List[Message] = []
+        self._death: Optional[KeeperDied] = None
+        self._channel, self._pid = start_keeper()
+        base = {"PATH": processes.DEFAULT_PATH, **(env or {}), "WM_KEEPER": self._keeper_id}
+        self._waiting.append(("setup", os.path.abspath(work_dir), amounts(has), list(gpus), base))
+        if lease_ms is not None:
+            self._waiting.append(("lease", boot_ms() + lease_ms))
+        self.flush()
 
     def start(self, assignments: Sequence[Assignment]) -> None:
         """Queue these attempts, in this order. Each ends in exactly one `Ended`, even when it cannot be started.
         Never blocks: what the keeper does not take yet waits here and goes out with the next call of any kind."""
-        raise NotImplementedError
+        for assignment in assignments:
+            key = (assignment["job"], assignment["epoch"])
+            if key in self._sent:
+                continue
+            self._sent[key] = assignment
+            asked = Shape.from_wire(assignment.get("shape") or {})
+            self._waiting.append(start_message(assignment, asked))
+            misfits = fits(asked, self._has) if self._has is not None else ()
+            if misfits:
+                text = "; ".join(map(str, misfits))
+                self._waiting.append(("cancel", *key, Outcome.RETURNED, "does-not-fit", text, 0))
+        self.flush()
 
     def cancel(
         self,
@@ -77,45 +121,214 @@ class Runner:
         grace_ms: Optional[int] = None,
         outcome: str = Outcome.CANCELLED,
     ) -> None:
-        """TERM, `grace_ms` (None: the job's own), KILL; its `Ended` carries `outcome`, `reason` and `text`. A queued job
+        """TERM, `grace_ms` (None: the job's own), KILL; its `Ended` carries `outcome`, `reason`, `text`. A queued job
         ends at once. Unknown or already ended attempts are ignored. Again with a shorter grace: the shorter counts."""
-        raise NotImplementedError
+        self._tell("cancel", job, epoch, outcome, reason, text, grace_ms)
 
     def recall(self, attempts: Sequence[Tuple[str, int]]) -> None:
         """Give back what has not started: `Ended` with outcome `returned`. What runs already goes on."""
-        raise NotImplementedError
+        self._tell("recall", [tuple(attempt) for attempt in attempts], "given back before it started")
 
     def resize(self, has: Shape) -> None:
         """What the jobs may use together has changed. Running jobs go on."""
-        raise NotImplementedError
+        self._has = has
+        self._waiting.append(("room", amounts(has)))
+        for key, assignment in self._sent.items():
+            misfits = fits(Shape.from_wire(assignment.get("shape") or {}), has)
+            if misfits and key not in self._pids:
+                self._waiting.append(("recall", [key], "; ".join(map(str, misfits))))
+        self.flush()
 
     def extend_lease(self, ms: int, asked_at_ms: Optional[int] = None) -> None:
         """The keeper ends everything when this time has passed since `asked_at_ms` (CLOCK_BOOTTIME; None: now)."""
-        raise NotImplementedError
+        self._tell("lease", (boot_ms() if asked_at_ms is None else asked_at_ms) + ms)
 
     def fileno(self) -> int:
         """Readable when `read` has something. Register it once; it stays the same."""
-        raise NotImplementedError
+        return self._channel.fd
 
     def read(self) -> List[Event]:
         """What happened since the last call, in order; [] when nothing did. Never blocks. Raises KeeperDied once
         everything that was still delivered has been returned. Not reading makes the keeper stop reading its jobs'
         output: that is the back-pressure, and memory stays bounded."""
-        raise NotImplementedError
+        events = [self._event(message) for message in self._channel.receive()]
+        if not events and self._channel.closed:
+            raise self._died()
+        self.flush()
+        return events
 
     def flush(self) -> bool:
         """Send what waits here; False when some still waits (call again when `fileno` is writable)."""
-        raise NotImplementedError
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            return self._channel.send(waiting)
+        return self._channel.flush()
 
     def running(self) -> Dict[Tuple[str, int], str]:
         """Every attempt that was given to `start` and has no `Ended` yet → `queued` or `running`."""
-        raise NotImplementedError
+        return {key: "running" if key in self._pids else "queued" for key in self._sent}
 
     def stop(self, grace_ms: int, reason: str, text: str = "", outcome: str = Outcome.RETURNED) -> None:
         """Cancel everything, queued and running. Each still ends in its `Ended`: go on with `read` until `running`
         is empty."""
-        raise NotImplementedError
+        self._tell("cancel_all", outcome, reason, text, grace_ms)
 
     def close(self, wait_ms: int = 5000) -> None:
-        """End the keeper; what still runs is killed. Returns when it is gone."""
-        raise NotImplementedError
+        """End the keeper; what still runs is killed. Returns when it is gone. May be repeated."""
+        if self._pid:
+            self._tell("end")
+            self._reap(wait_ms)
+            self._channel.close()
+
+    def _tell(self, *message: Any) -> None:
+        self._waiting.append(message)
+        self.flush()
+
+    def _event(self, message: Message) -> Event:
+        name, job, epoch = message[:3]
+        if name == "output":
+            return Output(job, epoch, message[3], message[4])
+        if name == "started":
+            self._pids[job, epoch] = message[4]
+            return Started(job, epoch, message[3])
+        self._pids.pop((job, epoch), None)
+        return Ended(result_of(message[1:], self._sent.pop((job, epoch))))
+
+    def _died(self) -> KeeperDied:
+        """Why, and once: end what it could not end itself, in case it was killed."""
+        if self._death is None:
+            status = self._reap(0)
+            orphans.end(self._keeper_id, set(self._pids.values()))
+            self._death = KeeperDied(why_it_died(status))
+        return self._death
+
+    def _reap(self, wait_ms: int) -> int:
+        """Its wait status. It is killed when it has not ended in time."""
+        until = boot_ms() + wait_ms
+        while self._pid:
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            if pid:
+                self._pid = 0
+                return status
+            if boot_ms() >= until:
+                os.kill(self._pid, signal.SIGKILL)
+            time.sleep(0.002)
+        return 0
+
+
+def start_keeper() -> Tuple[Channel, int]:
+    """A process of its own, in a session of its own, that shares one socket with us and nothing else."""
+    import fcntl
+
+    ours, theirs = socket.socketpair()
+    # Away from the low numbers, because the keeper gets it as number 3.
+    passed = fcntl.fcntl(theirs.fileno(), fcntl.F_DUPFD_CLOEXEC, 10)
+    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        pid = os.posix_spawn(
+            sys.executable,
+            [sys.executable, *INTERPRETER_FLAGS, "-c", BOOTSTRAP, root],
+            {name: os.environ[name] for name in KEEPER_NEEDS if name in os.environ},
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, nothing, 0),
+                (os.POSIX_SPAWN_DUP2, 2 if is_open(2) else nothing, 1),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+                (os.POSIX_SPAWN_DUP2, passed, CHANNEL_FD),
+            ],
+            setsid=True,
+            setsigmask=[],
+        )
+    finally:
+        os.close(passed)
+        os.close(nothing)
+        theirs.close()
+    return Channel(ours.detach()), pid
+
+
+def is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def amounts(shape: Optional[Shape]) -> Optional[Tuple[Tuple[str, int], ...]]:
+    """What can be used up, sorted by name. Names of one's own have a prefix, so that none can be taken for ours."""
+    if shape is None:
+        return None
+    counts = {"cpus": shape.cpus, "memory": shape.memory, "gpus": shape.gpus, "disk": shape.disk}
+    counts.update(("custom:" + name, count) for name, count in shape.custom)
+    return tuple(sorted((name, count) for name, count in counts.items() if count))
+
+
+def start_message(assignment: Assignment, asked: Shape) -> Message:
+    return (
+        "start",
+        assignment["job"],
+        assignment["epoch"],
+        assignment.get("owner", ""),
+        list(assignment["command"]),
+        environment(assignment, asked),
+        amounts(asked),
+        assignment.get("time_limit_ms"),
+        assignment.get("grace_ms", DEFAULT_GRACE_MS),
+        assignment.get("output_limit"),
+    )
+
+
+def environment(assignment: Assignment, asked: Shape) -> Dict[str, str]:
+    """What the job asked for, and what it may want to know about itself; the latter cannot be overridden."""
+    env = dict(assignment.get("env") or {})
+    env.update(
+        WM_JOB=assignment["job"],
+        WM_EPOCH=str(assignment["epoch"]),
+        WM_ATTEMPT="%s.%d" % (assignment["job"], assignment["epoch"]),
+        WM_CPUS=str(max(1, -(-asked.cpus // 1000))),
+    )
+    if asked.memory:
+        env["WM_MEMORY"] = str(asked.memory)
+    if assignment.get("array_index") is not None:
+        env["WM_ARRAY_INDEX"] = str(assignment["array_index"])
+    return env
+
+
+def result_of(message: Message, assignment: Assignment) -> Result:
+    job, epoch, outcome, exit_code, number, reason, text, started_ms, run_ms, cpu_ms, max_rss, output = message
+    return Result(
+        job=job,
+        epoch=epoch,
+        outcome=outcome,
+        exit_code=exit_code,
+        signal=number,
+        reason=reason,
+        text=text or sentence(reason, exit_code, number, assignment),
+        started_ms=started_ms,
+        run_ms=run_ms,
+        cpu_ms=cpu_ms,
+        max_rss=max_rss,
+        output=output,
+    )
+
+
+def sentence(reason: str, exit_code: Optional[int], number: Optional[int], assignment: Assignment) -> str:
+    if reason == "time-limit":
+        return "ran longer than its time limit of %s" % format_duration(assignment.get("time_limit_ms") or 0)
+    if number is not None:
+        return "ended by %s" % signal_name(number)
+    return "exit status %d" % exit_code if exit_code else ""
+
+
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "signal %d" % number
+
+
+def why_it_died(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        return "the keeper was ended by %s" % signal_name(os.WTERMSIG(status))
+    code = os.WEXITSTATUS(status)
+    return WHY_IT_DIED.get(code, "the keeper ended with exit status %d; its messages are in the agent's output" % code)
