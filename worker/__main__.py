@@ -41,20 +41,20 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         journal("error", text=str(error))
         return FAILED
     try:
-        return _work(options, work_dir.path, signals, journal)
+        return _work(options, work_dir, signals, journal)
     finally:
         work_dir.close(options.delete_work_dir)
 
 
-def _work(options: Options, work_dir: str, signals: Signals, journal: Journal) -> int:
+def _work(options: Options, work_dir: WorkDir, signals: Signals, journal: Journal) -> int:
     """The keeper boots while the hub is asked."""
-    given = resources.found(work_dir, options.wishes, os.environ, utc_ms())
-    runner = Runner(work_dir, given.shape, given.gpus)
+    given = resources.found(work_dir.path, options.wishes, os.environ, utc_ms())
+    runner = Runner(work_dir.jobs, given.shape, given.gpus)
     try:
         joining = Joining(options, given.shape, host.facts(os.environ))
         joined = joining.join(boot_ms, lambda ms: _rested(ms, signals), journal)
         journal("registered", hub=str(options.server), shape=given.shape.to_wire())
-        agent = Agent(options, joined, runner, work_dir, signals, journal)
+        agent = Agent(options, joined, runner, work_dir.path, signals, journal)
         try:
             return agent.run()
         finally:

@@ -79,8 +79,8 @@ class Agent:
         while self._exit is None:
             try:
                 self._step()
-            except KeeperDied:
-                self._keeper_died()
+            except KeeperDied as death:
+                self._keeper_died(str(death))
             except Exception:
                 self._mishap()
         self._journal("exit", reason=self._exit.reason, status=self._exit.code, runs=self._state.runs)
@@ -212,12 +212,12 @@ class Agent:
             self._poller.register(self._runner.fileno(), wanted)
             self._runner_events = wanted
 
-    def _keeper_died(self) -> None:
+    def _keeper_died(self, text: str) -> None:
         runner, self._runner = self._runner, None
         if runner is not None:
             self._poller.unregister(runner.fileno())
             runner.close()
-        self._carry_out(self._state.keeper_died(boot_ms()))
+        self._carry_out(self._state.keeper_died(text, boot_ms()))
 
     def _heed_signals(self) -> None:
         for name in self._signals.taken():

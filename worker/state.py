@@ -67,6 +67,7 @@ class State:
         self._ack = 0
         self._signals = 0
         self.lease = Lease(registered["lease_ms"], asked_at)
+        self._keeper_until = self.lease.ends  # the keeper ends everything then, itself too
         self._idle_since: Optional[int] = now
         self._drain_known_at: Optional[int] = None  # since when the hub knows of a drain of ours
         self._over: Dict[Key, None] = {}  # recently ended: an assignment that is repeated late does not start again
@@ -114,11 +115,15 @@ class State:
         """Any answer of the hub renews the lease, from the moment at which it was asked."""
         if not self.lease.renew(answer.get("lease_ms"), asked_at):
             return []
-        orders: List[Order] = [Extend(self.lease.ms, asked_at)]
+        orders: List[Order] = [self._extend(asked_at)]
         if self.fenced:
             self.fenced = False
             orders.append(Say("unfenced", {}))
         return orders
+
+    def _extend(self, since: int) -> Extend:
+        self._keeper_until = since + self.lease.ms
+        return Extend(self.lease.ms, since)
 
     def _follow(self, answer: Polled, now: int) -> List[Order]:
         """Assignments, cancels and recalls. What is taken back in the same breath never starts."""
@@ -147,9 +152,10 @@ class State:
         taken = fresh[:room]
         if not taken:
             return []
+        orders: List[Order] = [self._extend(self.lease.answered)] if self._free else []
         self.queued.update(map(_key, taken))
         self._idle_since = None
-        return [Start(taken)]
+        return [*orders, Start(taken)]
 
     def _knows(self, key: Key) -> bool:
         return key in self.queued or key in self.started or key in self._over
@@ -216,10 +222,14 @@ class State:
                 outbox.output(event.job, event.epoch, event.offset, event.data, now)
         return self.tick(now)
 
-    def keeper_died(self, now: int) -> List[Order]:
+    def keeper_died(self, text: str, now: int) -> List[Order]:
         """Everything that it ran died with it."""
         self._give_up_on(self.queued | self.started, "keeper-died", "the process that ran its jobs died", now)
-        return [Say("keeper-died", {}), *self._stop("keeper-died", "its keeper died", 0, now), *self.tick(now)]
+        return [
+            Say("keeper-died", {"text": text}),
+            *self._stop("keeper-died", "its keeper died", 0, now),
+            *self.tick(now),
+        ]
 
     def reconcile(self, known: Iterable[Key], now: int) -> List[Order]:
         """After an error of our own: what the keeper does not know is given back, what only it knows is ended."""
@@ -281,6 +291,8 @@ class State:
     def wake_at(self, now: int) -> int:
         """When `tick` should come at the latest."""
         times = [self._gives_up_at if self._free else self.lease.fence_at if not self.fenced else now + 60_000]
+        if self._free:
+            times.append(self._keeper_until - self.lease.ms // 2)
         if self.drain is not None and self.drain.deadline is not None and not self.stopping:
             times.append(self.drain.deadline)
         if self._drain_known_at is not None and self._free and not self.leaving:
@@ -319,6 +331,8 @@ class State:
             if not self.leaving and self._may_leave(now):
                 self.leaving = self.stopping or (self.drain.reason if self.drain else "") or "stopped"
                 self.outbox.tell()
+            if now >= self._keeper_until - self.lease.ms // 2:
+                orders.append(self._extend(now))  # without jobs it has nothing to fence: it must outlive a long silence
             if now >= self._gives_up_at:
                 orders.append(Exit(OK if self.outbox.empty else FAILED, "hub-unreachable"))
         if self._leave_by is not None and now >= self._leave_by:

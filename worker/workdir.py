@@ -27,11 +27,16 @@ class WorkDir:
             self._lock = os.open(os.path.join(self.path, ".lock"), flags, 0o600)
         except OSError as error:
             raise WorkDirError("the work dir %s cannot be used: %s" % (self.path, error.strerror or error)) from None
+        self.jobs = os.path.join(self.path, "jobs")  # the keeper's: nothing else is written there
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._lock)
             raise WorkDirInUse("another agent uses the work dir %s" % self.path) from None
+        try:
+            os.makedirs(self.jobs, mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise WorkDirError("%s cannot be made: %s" % (self.jobs, error.strerror)) from None
 
     def close(self, delete: bool) -> None:
         """Lets go of it; with `delete` nothing of it stays. What cannot be deleted stays."""
