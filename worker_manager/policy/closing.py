@@ -8,7 +8,7 @@ make a worker; and a worker that the source hears from is not gone because a lis
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from worker_manager.policy.derive import ABSENT, UNREAD, VANISHED, phase_of, source_of
+from worker_manager.policy.derive import ABSENT, UNREAD, VANISHED, certain_from, phase_of, source_of
 from worker_manager.policy.facts import BacklogFact, IntentFact, Memory, PoolSettings, Sight, Sights, WorkerFact
 from worker_manager.policy.model import End, Failure
 
@@ -41,12 +41,6 @@ def note_listing(intent: IntentFact, listing: Sights, list_lag_ms: int) -> Inten
     return replace(intent, missed_listings=intent.missed_listings + 1)
 
 
-def certain_from(intent: IntentFact, list_lag_ms: int) -> int:
-    """A complete listing made after this instant shows the worker, if there is one."""
-    called = intent.submitted_at if intent.state == "submitted" and intent.submitted_at is not None else None
-    return (intent.call_deadline if called is None else called) + list_lag_ms
-
-
 def closings(
     now: int,
     pools: Sequence[PoolSettings],
@@ -71,7 +65,8 @@ def closings(
             continue
         sight = seen[intent.pool].get(intent.id)
         fact = heard.get(intent.id)
-        how = _how(now, intent, pool, phase_of(intent, sight, listing, fact), source_of(intent, fact, backlog))
+        phase = phase_of(intent, sight, listing, fact, pool.list_lag_ms)
+        how = _how(now, intent, pool, phase, source_of(intent, fact, backlog))
         if how:
             found.append(_closing(now, intent, pool, how, sight, fact, backlog.registers))
     return tuple(found)

@@ -112,8 +112,17 @@ def state_of(call: str, phase: str, source: str) -> str:
     return STATES[source][phase] or CALLED[call]
 
 
-def phase_of(intent: IntentFact | None, sight: Sight | None, listing: Sights, fact: WorkerFact | None) -> str:
-    """What the listing says of one worker. Its end is not believed while the source heard from it after the listing."""
+def certain_from(intent: IntentFact, list_lag_ms: int) -> int:
+    """A complete listing made after this instant shows the worker, if there is one."""
+    called = intent.submitted_at if intent.state == "submitted" and intent.submitted_at is not None else None
+    return (intent.call_deadline if called is None else called) + list_lag_ms
+
+
+def phase_of(
+    intent: IntentFact | None, sight: Sight | None, listing: Sights, fact: WorkerFact | None, list_lag_ms: int
+) -> str:
+    """What the listing says of one worker. Its end is not believed while the source heard from it after the listing,
+    and its absence means nothing on a listing that is older than the worker or misses a page."""
     if sight is not None:
         spoke_later = fact is not None and fact.state in ("ready", "draining") and fact.seen_at > listing.at
         return UNREADABLE if sight.phase == "ended" and spoke_later else sight.phase
@@ -121,7 +130,8 @@ def phase_of(intent: IntentFact | None, sight: Sight | None, listing: Sights, fa
         return UNREADABLE
     if intent is not None and intent.missed_listings >= GONE_AFTER:
         return VANISHED
-    return ABSENT if listing.complete else UNREADABLE
+    too_early = intent is not None and listing.at <= certain_from(intent, list_lag_ms)
+    return UNREADABLE if too_early or not listing.complete else ABSENT
 
 
 def source_of(intent: IntentFact | None, fact: WorkerFact | None, backlog: BacklogFact) -> str:
@@ -185,7 +195,7 @@ def _worker(
     backlog: BacklogFact,
 ) -> WorkerView:
     source = source_of(intent, fact, backlog)
-    phase = phase_of(intent, sight, listing, fact)
+    phase = phase_of(intent, sight, listing, fact, pool.list_lag_ms)
     state = state_of(intent.state if intent else "submitted", phase, source)
     if intent is None and sight is None and fact is not None and fact.state == "gone":
         state = WorkerState.GONE  # the source remembers it, and nobody else
@@ -215,7 +225,7 @@ def _worker(
         drain_code=fact.drain_code if fact else "",
         end_asked_at=ended,
         force_asked_at=intent.force_asked_at if intent else None,
-        listed=_listed(sight, listing),
+        listed=True if sight is not None else False if phase in (ABSENT, VANISHED) else None,
         config=(fact.config if fact else "") or (intent.config if intent else ""),
         registers=backlog.registers,
         handle=sight.handle if sight else intent.handle if intent else None,
@@ -231,12 +241,6 @@ def _free(shape: Shape, state: str, fact: WorkerFact | None, source: str) -> Sha
     if source == FOREIGN and state == WorkerState.READY:
         return NOTHING  # jobs wait although it runs, so it is taken to be full
     return shape
-
-
-def _listed(sight: Sight | None, listing: Sights) -> bool | None:
-    if sight is not None:
-        return True
-    return False if listing.failed is None and listing.complete else None
 
 
 def _requested_at(

@@ -1,42 +1,26 @@
 """Puts job groups onto room that is there, onto room on its way, and onto new workers.
 
-The arithmetic behind every law. Jobs are placed by group and workers by kind: equal workers of a pool stand together
-in one bin class, and a group takes from a class in one step however many jobs it has. So the cost is that of
-groups × classes with room, never of jobs × workers.
-
-Order: priority, then what has the fewest pools to go to, then what asks for most. Whatever its size a backlog is
-placed the same way, so the same snapshot gives the same plan in whatever order it was written down.
+The arithmetic behind every law; its cost is that of groups × pools, whatever the number of jobs. Order: priority, then
+what has the fewest pools to go to, then what asks for most. The size of the backlog does not change that order, and
+neither does the order in which a snapshot was written down.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 
-from worker.protocol import Shape, how_many
-from worker_manager.policy.eligible import FULL_SCORE_JOBS, Eligibility
-from worker_manager.policy.model import JobGroup, PoolView, WorkerView
+from worker.protocol import Shape
+from worker_manager.policy.bins import UNLIMITED, Bins, Row, Suits
+from worker_manager.policy.eligible import Eligibility, serves
+from worker_manager.policy.model import JobGroup, WorkerView
 from worker_manager.policy.standing import Standing
 
 READY, COMING, RECALLED, NEW = range(4)  # kinds of room, in the order in which they are filled
 
 
-class Bins:
-    """Some equal workers of one pool, next to each other in that pool's row of their kind."""
-
-    __slots__ = ("count", "cpus", "free", "memory", "runs", "start")
-
-    def __init__(self, start: int, count: int, free: Shape, runs: int) -> None:
-        self.start = start
-        self.count = count
-        self.free = free
-        self.runs = runs  # jobs that each may still take before it exits
-        self.cpus = free.cpus
-        self.memory = free.memory
-
-
 @dataclass(frozen=True, slots=True)
 class Load:
-    """`each` jobs of a group on each of `count` workers from `start` on."""
+    """`each` jobs of a group on each of `count` workers from number `start` on."""
 
     start: int
     count: int
@@ -48,20 +32,15 @@ class Load:
 class PoolRoom:
     """What one pool has to offer, being used up."""
 
-    rows: tuple[tuple[WorkerView, ...], ...]  # READY, COMING, RECALLED: the workers behind the bins
-    bins: tuple[list[Bins], ...]  # by kind
+    standing: Standing
+    workers: tuple[tuple[WorkerView, ...], ...]  # READY, COMING, RECALLED: those behind the rows
+    rows: tuple[Row, ...]  # by kind
     new_shape: Shape
-    new_runs: int
     may_open: int
-    assigned: int  # jobs that its workers hold but have not started: they are in the backlog's count too
+    assigned: int  # jobs that its workers hold but have not started: the backlog counts them too
     opened: int = 0
     beyond: float = 0.0  # workers that would be opened if more might be
-    least_cpus: int = 0  # no job asks for less
-    least_memory: int = 0
     loads: tuple[list[Load], ...] = field(default_factory=lambda: ([], [], [], []))
-
-    def of_use(self, one: Bins) -> bool:
-        return one.runs > 0 and one.cpus >= self.least_cpus and one.memory >= self.least_memory
 
 
 @dataclass(slots=True)
@@ -69,8 +48,8 @@ class Placed:
     """Where the jobs of one group went."""
 
     group: JobGroup
+    left: int  # no room anywhere yet
     by_pool: dict[str, list[int]] = field(default_factory=dict)  # jobs by kind of room
-    left: int = 0  # no room anywhere yet
     home: str = ""  # the pool that would launch for what is left
 
 
@@ -93,16 +72,20 @@ class Placement:
         """The workers of one kind that jobs were put onto."""
         room = self.rooms[pool]
         touched = {i for load in room.loads[kind] for i in range(load.start, load.start + load.count)}
-        return tuple(room.rows[kind][i] for i in sorted(touched))
+        return tuple(room.workers[kind][i] for i in sorted(touched))
 
-    def covers(self, pool: str, first: int, count: int) -> tuple[tuple[str, int], ...]:
-        """(group, jobs) on `count` of the new workers, from number `first` on."""
-        jobs: dict[str, int] = {}
+    def covers(self, pool: str, count: int, batch: int) -> list[tuple[tuple[str, int], ...]]:
+        """(group, jobs) on the first `count` new workers, for each batch of them."""
+        if count <= 0:
+            return []
+        batches: list[dict[str, int]] = [{} for _ in range(0, count, batch)]
         for load in self.rooms[pool].loads[NEW]:
-            inside = min(first + count, load.start + load.count) - max(first, load.start)
-            if inside > 0:
+            first, end = load.start, min(load.start + load.count, count)
+            for number in range(first // batch, -(-end // batch)):
+                inside = min(end, (number + 1) * batch) - max(first, number * batch)
+                jobs = batches[number]
                 jobs[load.group] = jobs.get(load.group, 0) + inside * load.each
-        return tuple(sorted(jobs.items()))
+        return [tuple(sorted(jobs.items())) for jobs in batches]
 
     def wanted_new(self, pool: str) -> int:
         """New workers, those included for which the pool has no room."""
@@ -116,15 +99,119 @@ def place(
     eligibility: Eligibility,
     shapes: Mapping[str, Shape],
     headroom: Mapping[str, int],
+    suits: Suits,
 ) -> Placement:
+    rooms = {name: _room(one, shapes[name], headroom[name], suits) for name, one in standings.items()}
     order = sorted((group for group in groups if group.count > 0), key=lambda group: _rank(group, eligibility))
-    rooms = {name: _room(standing, shapes[name], headroom[name]) for name, standing in standings.items()}
-    for room in rooms.values():
-        room.least_cpus = min((group.asks.cpus for group in order), default=0)
-        room.least_memory = min((group.asks.memory for group in order), default=0)
-    spent: set[tuple[Shape, str, int]] = set()  # what found no room once will find none later: room only shrinks
-    placed = tuple(_place(group, rooms, standings, eligibility, spent) for group in order)
+    placed = tuple(_place(group, rooms, eligibility) for group in order)
     return Placement(rooms, placed, _shares(rooms, placed))
+
+
+def _rank(group: JobGroup, eligibility: Eligibility) -> tuple[object, ...]:
+    asks = group.asks
+    kinds = (asks.gpus > 0) + len(asks.custom) + len(asks.tags)
+    size = (-asks.gpus, -asks.cpus, -asks.memory, -asks.disk)
+    return (-group.priority, len(eligibility.offers(group)), -kinds, *size, group.oldest, group.key)
+
+
+def _place(group: JobGroup, rooms: Mapping[str, PoolRoom], eligibility: Eligibility) -> Placed:
+    placed = Placed(group, group.count)
+    offers = eligibility.offers(group)
+    names = [offer.pool for offer in offers]
+    if len(names) < len(rooms):  # a worker may have more than its pool promises
+        names += [name for name, room in rooms.items() if name not in names and serves(room.standing.pool, group)]
+    _take_back_assigned(placed, names, rooms)
+    for kind in (READY, COMING, RECALLED):
+        for name in names:
+            if placed.left and rooms[name].rows[kind]:
+                _fill(placed, name, rooms[name], kind)
+    for offer in offers:
+        if placed.left:
+            _fill(placed, offer.pool, rooms[offer.pool], NEW)
+            _open(placed, offer.pool, rooms[offer.pool], offer.per_worker)
+    if placed.left and offers:
+        placed.home = offers[0].pool
+        rooms[placed.home].beyond += placed.left / offers[0].per_worker
+    return placed
+
+
+def _take_back_assigned(placed: Placed, names: Iterable[str], rooms: Mapping[str, PoolRoom]) -> None:
+    """Jobs that a worker has been given already need no other room. Which group they are of nobody tells, so the first
+    that may be meant is taken to be."""
+    for name in names:
+        room = rooms[name]
+        taken = min(placed.left, room.assigned)
+        if taken:
+            room.assigned -= taken
+            _book(placed, name, READY, taken)
+
+
+def _book(placed: Placed, pool: str, kind: int, jobs: int) -> None:
+    placed.by_pool.setdefault(pool, [0, 0, 0, 0])[kind] += jobs
+    placed.left -= jobs
+
+
+def _fill(placed: Placed, pool: str, room: PoolRoom, kind: int) -> None:
+    loads, key = room.loads[kind], placed.group.key
+
+    def took(start: int, count: int, each: int) -> None:
+        loads.append(Load(start, count, key, each))
+
+    left = room.rows[kind].fill(placed.group.asks, placed.left, took)
+    if left < placed.left:
+        _book(placed, pool, kind, placed.left - left)
+
+
+def _open(placed: Placed, pool: str, room: PoolRoom, per_worker: int) -> None:
+    """Open as many new workers as what is left needs and the pool may have, and fill them."""
+    count = min(ceil(placed.left / per_worker), room.may_open)
+    if count > 0:
+        runs = room.standing.pool.runs_per_worker or UNLIMITED
+        room.rows[NEW].add(Bins(room.opened, count, room.new_shape, runs))
+        room.may_open -= count
+        room.opened += count
+        _fill(placed, pool, room, NEW)
+
+
+def _room(standing: Standing, shape: Shape, may_open: int, suits: Suits) -> PoolRoom:
+    workers = (
+        tuple(sorted(standing.ready, key=_shortest_idle_first)),
+        standing.launching,
+        tuple(sorted(standing.recallable, key=_shortest_idle_first)),
+    )
+    return PoolRoom(
+        standing=standing,
+        workers=workers,
+        rows=(*(_row(some, standing.pool.runs_per_worker, suits) for some in workers), Row(suits)),
+        new_shape=shape,
+        may_open=may_open,
+        assigned=sum(worker.assigned for worker in standing.workers),
+    )
+
+
+def _shortest_idle_first(worker: WorkerView) -> tuple[object, ...]:
+    """Equal workers stand together, and those that are idle for the longest time stay so."""
+    free = worker.free
+    return (free.gpus, free.cpus, free.memory, free.disk, -(worker.idle_since or 0), worker.id)
+
+
+def _row(workers: tuple[WorkerView, ...], runs_per_worker: int | None, suits: Suits) -> Row:
+    row = Row(suits)
+    last: Bins | None = None
+    same: Shape | None = None
+    for number, worker in enumerate(workers):
+        runs = UNLIMITED
+        if runs_per_worker is not None:
+            runs = runs_per_worker - worker.runs - worker.running - worker.assigned
+        if last is not None and last.runs == runs and same == worker.free:
+            last.count += 1
+            continue
+        if last is not None:
+            row.add(last)
+        last, same = Bins(number, 1, worker.free, runs), worker.free
+    if last is not None:
+        row.add(last)
+    return row
 
 
 def _shares(rooms: Iterable[str], groups: Iterable[Placed]) -> dict[str, Share]:
@@ -138,151 +225,3 @@ def _shares(rooms: Iterable[str], groups: Iterable[Placed]) -> dict[str, Share]:
         if placed.home:
             shares[placed.home].new += placed.left
     return shares
-
-
-def _rank(group: JobGroup, eligibility: Eligibility) -> tuple[object, ...]:
-    asks = group.asks
-    kinds = (asks.gpus > 0) + len(asks.custom) + len(asks.tags)
-    size = (asks.gpus, asks.cpus, asks.memory, asks.disk)
-    return (-group.priority, len(eligibility.offers(group)), -kinds, tuple(-n for n in size), group.oldest, group.key)
-
-
-def _place(
-    group: JobGroup,
-    rooms: Mapping[str, PoolRoom],
-    standings: Mapping[str, Standing],
-    eligibility: Eligibility,
-    spent: set[tuple[Shape, str, int]],
-) -> Placed:
-    placed = Placed(group, left=group.count)
-    offers = eligibility.offers(group)
-    names = [offer.pool for offer in offers]
-    names += [n for n in rooms if n not in names and _serves(standings[n].pool, group) and _lived_in(rooms[n])]
-    for name in names:
-        taken = min(placed.left, rooms[name].assigned)
-        if taken:
-            rooms[name].assigned -= taken
-            _book(placed, name, READY, taken)
-    for kind in (READY, COMING, RECALLED):
-        for name in names:
-            if placed.left:
-                _fill(placed, name, rooms[name], kind, spent)
-    for offer in offers:
-        if placed.left:
-            room = rooms[offer.pool]
-            _fill(placed, offer.pool, room, NEW, spent)
-            _open(placed, offer.pool, room, offer.per_worker)
-    if placed.left and offers:
-        home = next((offer for offer in offers if rooms[offer.pool].may_open > 0), offers[0])
-        placed.home = home.pool
-        rooms[home.pool].beyond += placed.left / home.per_worker
-    return placed
-
-
-def _serves(pool: PoolView, group: JobGroup) -> bool:
-    return (not pool.owners or group.owner in pool.owners) and (not pool.queues or group.queue in pool.queues)
-
-
-def _lived_in(room: PoolRoom) -> bool:
-    return any(room.bins)
-
-
-def _book(placed: Placed, pool: str, kind: int, jobs: int) -> None:
-    placed.by_pool.setdefault(pool, [0, 0, 0, 0])[kind] += jobs
-    placed.left -= jobs
-
-
-def _fill(placed: Placed, pool: str, room: PoolRoom, kind: int, spent: set[tuple[Shape, str, int]]) -> None:
-    """Put jobs into the bins of one kind, first fit."""
-    bins = room.bins[kind]
-    asks = placed.group.asks
-    if not bins or (asks, pool, kind) in spent:
-        return
-    emptied = False
-    for one in tuple(bins):
-        if one.cpus < asks.cpus or one.memory < asks.memory:
-            continue
-        each = how_many(asks, one.free, one.runs)
-        if not each:
-            continue
-        _load(placed, pool, room, kind, one, min(each, placed.left))
-        emptied = emptied or not room.of_use(one)
-        if not placed.left:
-            break
-    if placed.left and kind != NEW:
-        spent.add((asks, pool, kind))
-    if emptied:
-        bins[:] = [one for one in bins if room.of_use(one)]
-
-
-def _load(placed: Placed, pool: str, room: PoolRoom, kind: int, one: Bins, each: int) -> None:
-    """Put `each` jobs on each worker of a class, or on as many of them as there are jobs for."""
-    group = placed.group
-    full = min(one.count, placed.left // each)
-    rest = placed.left - full * each if full < one.count else 0
-    untouched = one.count - full - (1 if rest else 0)
-    start, free, runs = one.start, one.free, one.runs
-    room.loads[kind].append(Load(start, full, group.key, each))
-    _book(placed, pool, kind, full * each)
-    one.count = full
-    one.free = free.less(group.asks, each)
-    one.runs = runs - each
-    one.cpus, one.memory = one.free.cpus, one.free.memory
-    if rest:
-        room.loads[kind].append(Load(start + full, 1, group.key, rest))
-        _book(placed, pool, kind, rest)
-        room.bins[kind].append(Bins(start + full, 1, free.less(group.asks, rest), runs - rest))
-    if untouched:
-        room.bins[kind].append(Bins(start + one.count + (1 if rest else 0), untouched, free, runs))
-
-
-def _open(placed: Placed, pool: str, room: PoolRoom, per_worker: int) -> None:
-    """Open as many new workers as what is left needs, and the pool may have."""
-    count = min(ceil(placed.left / per_worker), room.may_open)
-    if count <= 0:
-        return
-    fresh = Bins(room.opened, count, room.new_shape, room.new_runs)
-    room.may_open -= count
-    room.opened += count
-    room.bins[NEW].append(fresh)
-    _load(placed, pool, room, NEW, fresh, min(per_worker, placed.left))
-
-
-def _room(standing: Standing, shape: Shape, may_open: int) -> PoolRoom:
-    rows = (
-        tuple(sorted(standing.ready, key=_fullest_first)),
-        standing.launching,
-        tuple(sorted(standing.recallable, key=_fullest_first)),
-    )
-    runs = standing.pool.runs_per_worker
-    return PoolRoom(
-        rows=rows,
-        bins=(*(_bins(row, runs) for row in rows), []),
-        new_shape=shape,
-        new_runs=runs or FULL_SCORE_JOBS,
-        may_open=may_open,
-        assigned=sum(worker.assigned for worker in standing.workers),
-    )
-
-
-def _fullest_first(worker: WorkerView) -> tuple[object, ...]:
-    """Best fit, so that idle workers stay idle; and of those the one that is idle for the shortest time."""
-    free = worker.free
-    return (free.gpus, free.cpus, free.memory, -(worker.idle_since or 0), worker.id)
-
-
-def _bins(row: tuple[WorkerView, ...], runs_per_worker: int | None) -> list[Bins]:
-    bins: list[Bins] = []
-    for at, worker in enumerate(row):
-        runs = FULL_SCORE_JOBS
-        if runs_per_worker is not None:
-            runs = runs_per_worker - worker.runs - worker.running - worker.assigned
-        last = bins[-1] if bins else None
-        if last is not None and last.runs == runs and last.free == worker.free:
-            last.count += 1
-        else:
-            bins.append(Bins(at, 1, worker.free, runs))
-    return [one for one in bins if one.runs > 0]
-
-
-__all__ = ["COMING", "NEW", "READY", "RECALLED", "Bins", "Placed", "Placement", "place"]

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from worker.protocol import WorkerState
 from worker_manager.policy import limits
-from worker_manager.policy.eligible import FULL_SCORE_JOBS, Eligibility
+from worker_manager.policy.bins import UNLIMITED, Suits
+from worker_manager.policy.eligible import Eligibility
 from worker_manager.policy.laws import LAWS, Look
 from worker_manager.policy.limits import bounds, stabilise
 from worker_manager.policy.model import Action, Drain, Launch, Note, Plan, PoolPlan, Snapshot, Undrain
@@ -38,9 +39,10 @@ def plan(snapshot: Snapshot) -> Plan:
     if not snapshot.backlog_readable:
         return _nothing(snapshot, stands, because("backlog-unreadable", text=snapshot.backlog_text))
     shapes = {name: standing.pool.shape for name, standing in stands.items()}
-    headroom = {name: limits.apply(limits.DOORS, one, FULL_SCORE_JOBS).count for name, one in stands.items()}
-    eligibility = Eligibility([one.pool for one in stands.values()], shapes)
-    placement = place(stands, snapshot.groups, eligibility, shapes, headroom)
+    headroom = {name: limits.apply(limits.DOORS, one, UNLIMITED).count for name, one in stands.items()}
+    suits = Suits()
+    eligibility = Eligibility([one.pool for one in stands.values()], shapes, suits)
+    placement = place(stands, snapshot.groups, eligibility, shapes, headroom, suits)
     decisions = {name: _decide(standing, placement) for name, standing in stands.items()}
     return Plan(
         now=snapshot.now,
@@ -114,8 +116,9 @@ def _recalled(standing: Standing, placement: Placement, instead: int) -> tuple[U
 def _launches(standing: Standing, placement: Placement, count: int, why: Reason) -> tuple[Launch, ...]:
     """One for each call to the backend, with the jobs that its workers are for."""
     name, batch = standing.pool.name, max(1, standing.pool.max_batch)
-    sizes = [(first, min(batch, count - first)) for first in range(0, count, batch)]
-    return tuple(Launch(name, size, why, placement.covers(name, first, size)) for first, size in sizes)
+    sizes = [min(batch, count - first) for first in range(0, count, batch)]
+    covers = placement.covers(name, count, batch)
+    return tuple(Launch(name, size, why, some) for size, some in zip(sizes, covers, strict=True))
 
 
 def _line(

@@ -4,7 +4,7 @@ A pair may have several rows: one for each share of the group's jobs that fares 
 serve the group one for each reason why not.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from worker_manager.policy.eligible import Eligibility
 from worker_manager.policy.model import Verdict
@@ -19,45 +19,55 @@ def verdicts(
     held: Mapping[str, Reason],
 ) -> tuple[Verdict, ...]:
     """By group key, then by pool. `held` says for each pool why it launches no more than it does."""
-    covered = {pool: dict(placement.covers(pool, 0, count)) for pool, count in launched.items()}
-    coming = {pool: len(placement.used(pool, COMING)) for pool in launched}
-    rows: list[Verdict] = []
-    for placed in sorted(placement.groups, key=lambda placed: placed.group.key):
-        rows += _group(placed, eligibility, launched, held, covered, coming)
-    return tuple(rows)
+    telling = _Telling(placement, eligibility, launched, held)
+    groups = sorted(placement.groups, key=lambda placed: placed.group.key)
+    return tuple(verdict for placed in groups for verdict in telling.of(placed))
 
 
-def _group(
-    placed: Placed,
-    eligibility: Eligibility,
-    launched: Mapping[str, int],
-    held: Mapping[str, Reason],
-    covered: Mapping[str, Mapping[str, int]],
-    coming: Mapping[str, int],
-) -> Iterator[Verdict]:
-    group = placed.group
-    key = group.key
-    started = {pool: covered[pool].get(key, 0) for pool in placed.by_pool}
-    waiting = placed.left + sum(jobs[NEW] - started[pool] for pool, jobs in placed.by_pool.items())
-    host = max(placed.by_pool, key=lambda pool: (sum(placed.by_pool[pool]), pool), default="")
-    for pool in eligibility.pools:
-        name = pool.name
-        jobs = placed.by_pool.get(name, (0, 0, 0, 0))
-        here = jobs[READY] + jobs[RECALLED]
-        if here:
-            yield Verdict(key, name, "served", here, because("room-now", jobs=here))
-        if jobs[COMING]:
-            reason = because("room-coming", jobs=jobs[COMING], workers=coming[name])
-            yield Verdict(key, name, "launching", jobs[COMING], reason)
-        if started.get(name):
-            reason = because("launching", workers=launched[name], jobs=started[name])
-            yield Verdict(key, name, "launching", started[name], reason)
-        refusals = eligibility.refusals(group, pool)
-        if refusals:
-            if not any(jobs):
-                for reason in refusals:
+class _Telling:
+    def __init__(
+        self,
+        placement: Placement,
+        eligibility: Eligibility,
+        launched: Mapping[str, int],
+        held: Mapping[str, Reason],
+    ) -> None:
+        self._eligibility = eligibility
+        self._launched = launched
+        self._held = held
+        self._covered = {
+            pool: dict(placement.covers(pool, count, count)[0]) if count else {} for pool, count in launched.items()
+        }
+        self._coming = {pool: len(placement.used(pool, COMING)) for pool in launched}
+        self._elsewhere = {pool: because("elsewhere", pool=pool) for pool in launched}
+
+    def of(self, placed: Placed) -> Iterator[Verdict]:
+        group, key = placed.group, placed.group.key
+        started = {pool: self._covered[pool].get(key, 0) for pool in placed.by_pool}
+        waiting = placed.left + sum(jobs[NEW] - started[pool] for pool, jobs in placed.by_pool.items())
+        offering = {offer.pool for offer in self._eligibility.offers(group)}
+        for pool in self._eligibility.pools:
+            name = pool.name
+            jobs = placed.by_pool.get(name)
+            if jobs:
+                yield from self._placed(key, name, jobs, started[name])
+            if name in offering:
+                if waiting:
+                    yield Verdict(key, name, "waiting", waiting, self._held[name])
+                elif not jobs:
+                    host = max(placed.by_pool, key=lambda pool: (sum(placed.by_pool[pool]), pool))
+                    yield Verdict(key, name, "elsewhere", group.count, self._elsewhere[host])
+            elif not jobs:
+                for reason in self._eligibility.refusals(group, pool):
                     yield Verdict(key, name, "never", group.count, reason)
-        elif waiting:
-            yield Verdict(key, name, "waiting", waiting, held[name])
-        elif not any(jobs):
-            yield Verdict(key, name, "elsewhere", group.count, because("elsewhere", pool=host))
+
+    def _placed(self, key: str, pool: str, jobs: Sequence[int], started: int) -> Iterator[Verdict]:
+        here, coming = jobs[READY] + jobs[RECALLED], jobs[COMING]
+        if here:
+            yield Verdict(key, pool, "served", here, because("room-now", jobs=here))
+        if coming:
+            reason = because("room-coming", jobs=coming, workers=self._coming[pool])
+            yield Verdict(key, pool, "launching", coming, reason)
+        if started:
+            reason = because("launching", workers=self._launched[pool], jobs=started)
+            yield Verdict(key, pool, "launching", started, reason)
