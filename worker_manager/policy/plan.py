@@ -12,6 +12,7 @@ from worker_manager.policy import limits
 from worker_manager.policy.bins import UNLIMITED, Suits
 from worker_manager.policy.eligible import Eligibility
 from worker_manager.policy.laws import LAWS, Look
+from worker_manager.policy.learned import new_worker_shape
 from worker_manager.policy.limits import bounds, stabilise
 from worker_manager.policy.model import Action, Drain, Launch, Note, Plan, PoolPlan, Snapshot, Undrain
 from worker_manager.policy.packing import COMING, READY, RECALLED, Placement, place
@@ -29,7 +30,7 @@ class PoolDecision:
     line: PoolPlan
     launched: int
     held: tuple[Reason, ...]  # why not more are launched
-    notes: tuple[Note, ...]
+    notes: tuple[Note | None, ...]
     due: tuple[int, ...]
 
 
@@ -38,7 +39,8 @@ def plan(snapshot: Snapshot) -> Plan:
     stands = standings(snapshot)
     if not snapshot.backlog_readable:
         return _nothing(snapshot, stands, because("backlog-unreadable", text=snapshot.backlog_text))
-    shapes = {name: standing.pool.shape for name, standing in stands.items()}
+    learned = {name: new_worker_shape(standing) for name, standing in stands.items()}
+    shapes = {name: shape for name, (shape, _) in learned.items()}
     headroom = {name: limits.apply(limits.DOORS, one, UNLIMITED).count for name, one in stands.items()}
     suits = Suits()
     eligibility = Eligibility([one.pool for one in stands.values()], shapes, suits)
@@ -55,7 +57,9 @@ def plan(snapshot: Snapshot) -> Plan:
             launched={name: one.launched for name, one in decisions.items()},
             held={name: one.held[-1] for name, one in decisions.items()},
         ),
-        notes=tuple(note for decision in decisions.values() for note in decision.notes),
+        notes=_notes(
+            *(note for _, note in learned.values()), *(note for one in decisions.values() for note in one.notes)
+        ),
         next_due=_next_due(snapshot.now, decisions.values()),
     )
 
@@ -77,7 +81,7 @@ def _decide(standing: Standing, placement: Placement) -> PoolDecision:
         line=_line(standing, wanted, limited.count, gone.actions, (*whys, *limited.reasons, *gone.reasons)),
         launched=limited.count,
         held=limited.reasons or whys,
-        notes=(note,) if note else (),
+        notes=(note,),
         due=(*limited.until, *gone.due),
     )
 
@@ -149,8 +153,12 @@ def _nothing(snapshot: Snapshot, stands: Mapping[str, Standing], why: Reason) ->
         actions=(),
         pools=tuple(_line(one, one.live, 0, (), (why,)) for one in stands.values()),
         verdicts=(),
-        notes=tuple(sorted(snapshot.notes, key=lambda note: (note.pool, note.owner))),
+        notes=_notes(*snapshot.notes),
     )
+
+
+def _notes(*notes: Note | None) -> tuple[Note, ...]:
+    return tuple(sorted((note for note in notes if note), key=lambda note: (note.pool, note.owner)))
 
 
 def _next_due(now: int, decisions: Iterable[PoolDecision]) -> int | None:
