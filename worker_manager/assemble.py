@@ -3,7 +3,8 @@
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +14,17 @@ from backends.base import Backend, Context
 from worker.protocol import Shape, format_cpus
 from worker_manager.clock import Clock, SystemClock
 from worker_manager.config.settings import PoolConfig, Settings
-from worker_manager.errors import WorkerManagerError
+from worker_manager.errors import HubError, UsageError, WorkerManagerError
 from worker_manager.hub import discovery
 from worker_manager.hub_client import HubClient
 from worker_manager.policy.facts import PoolSettings
 
 if TYPE_CHECKING:
+    from worker_manager.control.ledger import Ledger
+    from worker_manager.control.loop import Manager
     from worker_manager.control.pool import ManagedPool
     from worker_manager.hub.settings import HubSettings
+    from worker_manager.sources.hub import HubSource
 
 
 class NoHub(WorkerManagerError):
@@ -182,4 +186,118 @@ def holder() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-__all__ = ["NoHub", "SystemClock", "client_of", "hub_for_manager", "managed_pools", "replace"]
+# ---------------------------------------------------------------- all of it
+
+
+@contextmanager
+def house(settings: Settings, start_hub: bool = True) -> Iterator["House"]:
+    """Hub, ledger, pools and manager, ready to run; let go of in order."""
+    from worker_manager.control.ledger import Ledger
+    from worker_manager.control.loop import Manager
+    from worker_manager.sources.hub import HubSource
+
+    clock = SystemClock()
+    client, started = hub_for_manager(settings) if start_hub else (client_of(settings, "manager"), False)
+    fingerprint = fingerprint_of(settings)
+    id = settings.manager.id
+    pools = managed_pools(settings, client.url, fingerprint, clock)
+    ledger = Ledger.in_folder(settings.manager.state_dir, id, clock)
+    try:
+        source = HubSource(client, id, tuple(pools), clock.now_ms)
+        manager = Manager(id, holder(), clock, ledger, source, list(pools.values()), tick_ms=settings.manager.tick_ms)
+        yield House(settings, clock, client, started, fingerprint, ledger, source, manager, pools)
+    finally:
+        ledger.close()
+
+
+class House:
+    """A manager and what belongs to it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        client: HubClient,
+        started_hub: bool,
+        fingerprint: str | None,
+        ledger: "Ledger",
+        source: "HubSource",
+        manager: "Manager",
+        pools: "Mapping[str, ManagedPool]",
+    ) -> None:
+        self.settings = settings
+        self.client = client
+        self.started_hub = started_hub
+        self.manager = manager
+        self._clock = clock
+        self._fingerprint = fingerprint
+        self._ledger = ledger
+        self._source = source
+        self._pools = pools
+        self._operator = client if settings.hub.server else client_of(settings)
+
+    def take(self, settings: Settings) -> None:
+        """A new configuration, for the pools. What names the manager and its places stays until it is restarted."""
+        fixed = [name for name in ("manager", "hub") if getattr(settings, name) != getattr(self.settings, name)]
+        if fixed:
+            raise UsageError(f"{' and '.join(fixed)}: these settings are only read when the program starts")
+        self._put(managed_pools(settings, self.client.url, self._fingerprint, self._clock))
+        self.settings = settings
+
+    def close_pools(self) -> None:
+        """Nothing is launched any more."""
+        self._put({name: _closed(pool) for name, pool in self._pools.items()})
+
+    def _put(self, pools: "Mapping[str, ManagedPool]") -> None:
+        self._pools = pools
+        self._source.pools = tuple(pools)
+        self.manager.reload(list(pools.values()))
+
+    # ------------------------------------------------------------ for `up`, which takes its workers with it
+
+    def empty(self) -> bool:
+        """No worker of ours is left, nor one on its way."""
+        return not self._ledger.memory().intents
+
+    def drain_workers(self) -> None:
+        """Those that still take jobs are told to finish; repeated, because one may register at any time."""
+        for worker in self._workers("ready"):
+            self._tell("POST", f"/v1/workers/{worker}/drain", {"reason": "the manager ends"})
+
+    def end_workers(self) -> None:
+        """Their jobs go back to the queue at once, without spending a retry."""
+        for worker in self._workers("ready", "draining", "lost"):
+            self._tell("DELETE", f"/v1/workers/{worker}?force=true", None)
+
+    def _workers(self, *states: str) -> list[str]:
+        found = self._operator.get("/v1/workers")["workers"]
+        return [w["id"] for w in found if w["state"] in states and w["pool"] in self._pools]
+
+    def _tell(self, method: str, path: str, body: Any) -> None:
+        try:
+            self._operator.request(method, path, json=body, idempotent=True)
+        except HubError as error:
+            if error.status not in (404, 409, 410):  # it went in this moment, which is what was wanted
+                raise
+
+
+def _closed(pool: "ManagedPool") -> "ManagedPool":
+    none = replace(pool.settings.limits, min_workers=0, max_workers=0)
+    return replace(pool, settings=replace(pool.settings, limits=none))
+
+
+def fingerprint_of(settings: Settings) -> str | None:
+    """What the agents are told to expect of the hub's certificate."""
+    if settings.hub.server:
+        return settings.hub.fingerprint
+    hub = discovery.recorded(settings.manager.state_dir)
+    return hub.fingerprint if hub else None
+
+
+def rendered(settings: Settings) -> str:
+    """What the first pool's backend would be sent for one worker."""
+    pool = settings.pools[0]
+    clock = SystemClock()
+    server = settings.hub.server or "http://127.0.0.1:0"
+    managed = managed_pool(settings, pool, server, fingerprint_of(settings), clock)
+    return managed.backend.render(managed.submission(settings.manager.id, f"{settings.manager.id}-example", ("***",)))

@@ -77,10 +77,10 @@ def global_leaves(flags: Mapping[str, Any], environment: Mapping[str, str]) -> I
     """What environment and flags say, at `pool.…`, `manager.…` and `hub.…`; the stronger last."""
     for flag in GLOBAL:
         if flag.place and environment.get(flag.variable):
-            yield flag.place, _raw(flag, environment[flag.variable]), Origin("environment", flag.variable)
+            yield flag.place, raw_value(flag, environment[flag.variable]), Origin("environment", flag.variable)
     for flag in GLOBAL:
         if flag.place and flag.key in flags:
-            yield flag.place, _raw(flag, flags[flag.key]), Origin("flag", f"--{flag.name}")
+            yield flag.place, raw_value(flag, flags[flag.key]), Origin("flag", f"--{flag.name}")
 
 
 def backend_leaves(
@@ -95,10 +95,10 @@ def backend_leaves(
     for flag in places:
         name = variable(backend, flag.name)
         if environment.get(name):
-            yield flag.place, _raw(flag, environment[name]), Origin("environment", name)
+            yield flag.place, raw_value(flag, environment[name]), Origin("environment", name)
     for flag in places:
         if flag.key in given:
-            yield flag.place, _raw(flag, given[flag.key]), Origin("flag", f"--{flag.name}")
+            yield flag.place, raw_value(flag, given[flag.key]), Origin("flag", f"--{flag.name}")
 
 
 def pool_defaults(defaults: Tree, form: Mapping[Path, Any], form_name: str) -> Iterator[Leaf]:
@@ -110,7 +110,7 @@ def pool_defaults(defaults: Tree, form: Mapping[Path, Any], form_name: str) -> I
             yield ("pool", *path), value, defaults.origin(("defaults", *path)) or Origin("file", "defaults")
 
 
-def _raw(flag: Flag, value: Any) -> Any:
+def raw_value(flag: Flag, value: Any) -> Any:
     """CodaLab's amounts in our units: its megabytes and its `10g` are powers of two."""
     if flag.kind == "mib":
         return f"{value}MiB"

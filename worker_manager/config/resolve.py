@@ -1,11 +1,12 @@
 """(flags, environment, file) → Settings, or a ConfigError with every mistake at once. Pure but for secrets' files."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from backends.base import Option
 from backends.options import OptionErrors, read
+from worker.protocol import parse_duration
 from worker_manager.config.layers import (
     Leaf,
     SinglePool,
@@ -136,6 +137,8 @@ def _pool_problems(
             yield _line(
                 at("law"), (*here, "law"), f"there is no law {shown(law)}; {did_you_mean(law, catalogue.laws())}"
             )
+        for (low, high), text in _order_problems(pool):
+            yield _line(at(*low), (*here, *low), text.format(low=show_path(low), high=show_path(high)))
         if not isinstance(backend, str):
             continue
         canonical = catalogue.canonical(backend)
@@ -151,6 +154,31 @@ def _pool_problems(
         if isinstance(options, dict):
             for option_name, text in _option_problems(catalogue.options(canonical), options, environment):
                 yield _line(at("options", option_name), (*here, "options", option_name), text)
+
+
+_ORDER: tuple[tuple[Path, Path, Callable[[Any], int], Any, Any], ...] = (
+    (("min-workers",), ("max-workers",), int, 0, 10),
+    (("limits", "backoff"), ("limits", "backoff-cap"), parse_duration, "5m", "30m"),
+)
+
+
+def _order_problems(pool: Mapping[str, Any]) -> Iterator[tuple[tuple[Path, Path], str]]:
+    """What must not be larger than something else. What is no amount at all is told elsewhere."""
+    for low, high, parse, low_default, high_default in _ORDER:
+        small, large = _at(pool, low, low_default), _at(pool, high, high_default)
+        try:
+            wrong = parse(small) > parse(large)
+        except (TypeError, ValueError):
+            continue
+        if wrong:
+            text = f"is {small}, but {{high}} is {large}: write a {{low}} of at most {large}, or a {{high}} of at least {small}"
+            yield (low, high), text
+
+
+def _at(value: Any, path: Path, default: Any) -> Any:
+    for part in path:
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return default if value is None else value
 
 
 def _option_problems(

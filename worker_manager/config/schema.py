@@ -10,7 +10,7 @@ pools: [{name, backend, min-workers, max-workers, shape, law, law-options, limit
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from worker.protocol import UnitError, parse_bytes, parse_cpus, parse_duration
 
@@ -120,12 +120,6 @@ class LimitsPart(_Part):
     backoff_cap: Duration = 1_800_000
     breaker_after: Positive = 10
 
-    @model_validator(mode="after")
-    def _cap_is_no_floor(self) -> "LimitsPart":
-        if self.backoff > self.backoff_cap:
-            raise ValueError("backoff is longer than backoff-cap: raise backoff-cap or lower backoff")
-        return self
-
 
 class WorkerPart(_Part):
     executable: str | None = None
@@ -161,15 +155,6 @@ class PoolPart(_PoolFields):
     name: Label
     backend: str
     options: dict[str, Any] = {}
-
-    @model_validator(mode="after")
-    def _room_between_the_bounds(self) -> "PoolPart":
-        if self.min_workers > self.max_workers:
-            raise ValueError(
-                f"min-workers is {self.min_workers} and max-workers is {self.max_workers}: write a min-workers of at "
-                f"most {self.max_workers}, or a max-workers of at least {self.min_workers}"
-            )
-        return self
 
 
 class ConfigurationFile(_Part):

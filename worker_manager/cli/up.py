@@ -1,0 +1,145 @@
+"""`up`: hub and local workers on this machine, in the foreground; `down` ends what was left running."""
+
+import os
+import signal
+import threading
+from collections.abc import Mapping
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from worker.protocol import format_bytes
+from worker_manager.cli.lazy import OurCommand, with_connection
+from worker_manager.cli.run import pool_command
+from worker_manager.cli.world import Invocation, takes_invocation
+from worker_manager.config.layers import SinglePool
+from worker_manager.errors import UsageError, WorkerManagerError
+
+if TYPE_CHECKING:
+    from worker_manager.assemble import House
+
+POLL_S = 0.1
+HAND_BACK_S = 30.0
+
+
+def _up(inv: Invocation, single: SinglePool) -> int:
+    from worker_manager import assemble
+    from worker_manager.cli import log
+    from worker_manager.cli.manage import show_plan
+    from worker_manager.hub import discovery
+
+    settings = inv.settings(single=single, form=form_of_this_machine(), form_name="this machine")
+    log.configure(inv.log_format, inv.verbose, inv.colored)
+    if inv.dry_run:
+        with assemble.house(settings, start_hub=False) as house:
+            return show_plan(house, inv.detailed_exitcode)
+    with assemble.house(settings) as house:
+        if inv.once:
+            house.manager.once()
+            return 0
+        inv.say(f"the hub is {house.client.url}; submit with: {_submit(inv)}")
+        inv.say("Ctrl-C lets the workers finish; a second time hands their jobs back")
+        end = Ending(inv, house)
+        code = end.stand()
+    if house.started_hub and end.all_gone:
+        discovery.stop(settings.manager.state_dir)
+    return code
+
+
+def _submit(inv: Invocation) -> str:
+    folder = inv.flags.get("state_dir")
+    return f"worker-manager {f'--state-dir {folder} ' if folder else ''}submit -- COMMAND"
+
+
+def form_of_this_machine() -> Mapping[tuple[str | int, ...], Any]:
+    """A worker for each CPU, with its part of the memory; none when there is nothing to do."""
+    cpus = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        ("pool", "min-workers"): 0,
+        ("pool", "max-workers"): cpus,
+        ("pool", "shape", "cpus"): 1,
+        ("pool", "shape", "memory"): memory * 9 // 10 // cpus,
+        ("pool", "limits", "idle"): "30s",
+        ("pool", "limits", "stabilise"): "30s",
+    }
+
+
+class Ending:
+    """How `up` ends. First signal: nothing new is launched, the workers finish what they run and go. Second: they hand
+    their jobs back at once. Third: the manager goes, and leaves the rest to `down`."""
+
+    def __init__(self, inv: Invocation, house: "House") -> None:
+        self._inv = inv
+        self._house = house
+        self._signals: list[int] = []
+        self._thread: threading.Thread | None = None
+        self.all_gone = False
+
+    def stand(self) -> int:
+        before = {
+            number: signal.signal(number, self._heard) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        }
+        try:
+            self._house.manager.run()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return 0 if self.all_gone and len(self._signals) == 1 else 128 + self._signals[0] if self._signals else 0
+
+    def _heard(self, number: int, _: FrameType | None) -> None:
+        self._signals.append(number)
+        if len(self._signals) == 1:
+            self._thread = threading.Thread(target=self._drain, name="drain", daemon=True)
+            self._thread.start()
+        elif len(self._signals) > 2:
+            self._house.manager.stop()
+
+    def _drain(self) -> None:
+        """Beside the manager, which goes on deciding: it sees the workers go, and closes their intents."""
+        handed_back = False
+        try:
+            self._inv.say("the workers finish what they run; Ctrl-C again hands their jobs back")
+            self._house.close_pools()
+            while not self._house.empty():
+                if len(self._signals) == 1:
+                    self._house.drain_workers()
+                elif not handed_back:
+                    handed_back = True
+                    self._inv.say("the workers hand their jobs back")
+                    self._house.end_workers()
+                self._inv.world.sleep(POLL_S)
+            self.all_gone = True
+        except WorkerManagerError as error:
+            self._inv.say(f"worker-manager: {error}; what is left: worker-manager down")
+        finally:
+            self._house.manager.stop()
+
+
+up = pool_command("up", "local", "Hub and local workers on this machine, in the foreground; nothing to configure.", _up)
+
+
+@click.command(cls=OurCommand)
+@with_connection
+@takes_invocation
+def down(inv: Invocation, **connection: Any) -> int:
+    """Stop the hub that was left running. Says what still runs; jobs and results stay."""
+    from worker_manager.assemble import NoHub
+    from worker_manager.hub import discovery
+
+    inv = inv.plus(**connection)
+    settings = inv.settings()
+    if settings.hub.server:
+        raise UsageError("a hub elsewhere is stopped where it runs")
+    try:
+        workers = inv.client().get("/v1/workers")["workers"]
+    except NoHub:
+        workers = []
+    left = [worker for worker in workers if worker.get("state") in ("ready", "draining", "lost")]
+    for worker in left:
+        held = format_bytes((worker.get("shape") or {}).get("memory", 0))
+        inv.say(f"{worker['id']} still runs {worker.get('running', 0)} jobs ({held}); it goes when no hub answers it")
+    stopped = discovery.stop(settings.manager.state_dir)
+    inv.say("the hub has ended" if stopped else f"no hub runs on {settings.manager.state_dir}")
+    return 0
