@@ -100,9 +100,11 @@ def test_an_answer_is_decoded_and_the_token_travels_in_the_header(tmp_path: Path
 
 
 def test_a_problem_document_becomes_an_error_with_its_parts() -> None:
-    with serving(lambda *_: problem(422, "bad-job", errors=[{"where": "jobs[0]", "what": "x"}])) as server:
-        with pytest.raises(HubError) as caught:
-            HubClient(url(server), token=CANARY).post("/v1/jobs", {})
+    with (
+        serving(lambda *_: problem(422, "bad-job", errors=[{"where": "jobs[0]", "what": "x"}])) as server,
+        pytest.raises(HubError) as caught,
+    ):
+        HubClient(url(server), token=CANARY).post("/v1/jobs", {})
     assert (caught.value.status, caught.value.code, caught.value.detail) == (422, "bad-job", "No.")
     assert caught.value.extra["errors"] == [{"where": "jobs[0]", "what": "x"}]
 
@@ -174,24 +176,30 @@ def test_a_proxys_error_page_is_an_error_with_its_status(body: bytes) -> None:
 
 
 def test_a_redirect_is_not_followed() -> None:
-    with serving(lambda *_: (302, {"Location": "http://127.0.0.1:9/"}, b"")) as server:
-        with pytest.raises(HubError) as caught:
-            HubClient(url(server), token=CANARY).get("/v1/info")
+    with (
+        serving(lambda *_: (302, {"Location": "http://127.0.0.1:9/"}, b"")) as server,
+        pytest.raises(HubError) as caught,
+    ):
+        HubClient(url(server), token=CANARY).get("/v1/info")
     assert caught.value.status == 302
 
 
 def test_a_log_is_streamed_with_its_headers() -> None:
-    with serving(lambda *_: (200, {"X-Next-Offset": "300000"}, b"x" * 300_000)) as server:
-        with HubClient(url(server)).stream("/v1/jobs/j1/logs", params={"offset": 0}) as log:
-            assert log.headers["x-next-offset"] == "300000"
-            assert sum(len(chunk) for chunk in log.chunks) == 300_000
+    def answer(*_: object) -> Answer:
+        return 200, {"X-Next-Offset": "300000"}, b"x" * 300_000
+
+    with serving(answer) as server, HubClient(url(server)).stream("/v1/jobs/j1/logs", params={"offset": 0}) as log:
+        assert log.headers["x-next-offset"] == "300000"
+        assert sum(len(chunk) for chunk in log.chunks) == 300_000
 
 
 def test_a_stream_that_breaks_off_says_so() -> None:
-    with serving(lambda handler, _: _cut(handler)) as server:
-        with HubClient(url(server)).stream("/v1/jobs/j1/logs") as log:
-            with pytest.raises(SourceUnavailable, match="broke off"):
-                list(log.chunks)
+    with (
+        serving(lambda handler, _: _cut(handler)) as server,
+        HubClient(url(server)).stream("/v1/jobs/j1/logs") as log,
+        pytest.raises(SourceUnavailable, match="broke off"),
+    ):
+        list(log.chunks)
 
 
 def _cut(handler: BaseHTTPRequestHandler) -> None:

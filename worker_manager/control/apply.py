@@ -1,0 +1,112 @@
+"""The one place that acts: what was seen is brought together, and what was planned is carried out.
+
+In this order, which breaks ties toward having workers: call back what drains, launch, drain, end.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from worker_manager.clock import Clock
+from worker_manager.control.ending import Ends
+from worker_manager.control.lanes import Call, Lane
+from worker_manager.control.launching import Launches
+from worker_manager.control.ledger import Ledger
+from worker_manager.control.orders import Orders
+from worker_manager.control.pool import ManagedPool, Reach
+from worker_manager.control.reconcile import Reconciler
+from worker_manager.policy.derive import derive
+from worker_manager.policy.facts import BacklogFact, Sights
+from worker_manager.policy.model import Drain, End, Launch, Plan, Snapshot, Undrain
+from worker_manager.sources.base import Observation, Source
+
+KEEP_MS = 30 * 86_400_000  # decisions and closed intents
+KEEP_FAILURES_MS = 3 * 3_600_000
+PURGE_EVERY_MS = 600_000
+
+Pools = Mapping[str, ManagedPool]
+Lanes = Mapping[str, Lane]
+
+
+class Applier:
+    def __init__(self, manager: str, ledger: Ledger, source: Source, clock: Clock, reach: Reach) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._reach = reach
+        self.launches = Launches(manager, ledger, source, clock, reach)
+        self.ends = Ends(ledger, source, clock, reach)
+        self.orders = Orders(ledger, self.ends, clock)
+        self._reconciler = Reconciler(manager, ledger, source, clock, reach)
+        self.source_changed_at = -1  # by us, by the clock that never jumps: what it said before is out of date
+        self.next_force: int | None = None
+        self._purged_at: int | None = None
+
+    # ------------------------------------------------------------ before the plan
+
+    def record(self) -> None:
+        """What an earlier manager left open, and what calls have come to."""
+        self.launches.settle()
+        self.launches.harvest()
+        self.orders.harvest()
+        self.ends.harvest()
+
+    def bring_together(
+        self, pools: Pools, news: Mapping[str, Sights], sights: Mapping[str, Sights], backlog: BacklogFact
+    ) -> None:
+        self._reconciler.note(pools, news, backlog)
+        if self._reconciler.close(pools, sights, backlog):
+            self._source_changed()
+
+    def snapshot(self, pools: Pools, sights: Mapping[str, Sights], backlog: BacklogFact) -> Snapshot:
+        settings = [pool.settings for pool in pools.values()]
+        return derive(self._clock.now_ms(), settings, self._ledger.memory(), sights, backlog)
+
+    # ------------------------------------------------------------ after it
+
+    def apply(
+        self, plan: Plan, snapshot: Snapshot, told: Observation, told_anew: bool, pools: Pools, lanes: Lanes
+    ) -> bool:
+        """False when the source wants us to observe and plan again."""
+        views = {view.id: view for view in snapshot.workers}
+        self.orders.carry_out(told.commands, views, pools, lanes, told_anew)
+        self.next_force = self.orders.force_what_is_due(views, pools, lanes)
+        undrains = [action for action in plan.actions if isinstance(action, Undrain)]
+        drains = [action for action in plan.actions if isinstance(action, Drain)]
+        ends = [action for action in plan.actions if isinstance(action, End)]
+        self.ends.undrain(undrains)
+        agreed = self._launch(plan, snapshot, pools, lanes)
+        self.ends.drain(drains)
+        self.ends.end(ends, views, pools, lanes)
+        if undrains or drains or ends:
+            self._source_changed()
+        self._purge()
+        return agreed
+
+    def under_way(self) -> list[Call[Any]]:
+        return [*self.launches.under_way(), *self.ends.under_way()]
+
+    def _launch(self, plan: Plan, snapshot: Snapshot, pools: Pools, lanes: Lanes) -> bool:
+        """Notes and announcements are remembered in one commit, and only when there is something new."""
+        drafts = self.launches.draft([action for action in plan.actions if isinstance(action, Launch)], pools)
+        new_notes = set(map(repr, plan.notes)) != set(map(repr, snapshot.notes))
+        if drafts or new_notes:
+            with self._ledger.write() as write:
+                if new_notes:
+                    write.notes(plan.notes)
+                self.launches.note(write, drafts)
+            self._reach("noted")
+        if not drafts:
+            return True
+        agreed = self.launches.carry_out(drafts, plan.backlog_version, lanes)
+        self.launches.harvest()
+        return agreed
+
+    def _source_changed(self) -> None:
+        self.source_changed_at = self._clock.boot_ms()
+
+    def _purge(self) -> None:
+        boot = self._clock.boot_ms()
+        if self._purged_at is None or boot - self._purged_at >= PURGE_EVERY_MS:
+            self._purged_at = boot
+            now = self._clock.now_ms()
+            with self._ledger.write() as write:
+                write.purge(now - KEEP_MS, now - KEEP_FAILURES_MS)

@@ -1,0 +1,257 @@
+"""The manager: `tick` decides and acts once, `run` only repeats and waits.
+
+    observe    what source and backends say, as new as it is to be had; brought together with the ledger
+    plan       worker_manager.policy.plan: pure
+    apply      control.apply: the one place that acts
+    publish    what people see of it
+
+A tick never waits for a backend: calls run in lanes, and what they came to is recorded by the tick that follows.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import structlog
+
+from worker_manager.clock import Clock
+from worker_manager.control.apply import Applier
+from worker_manager.control.lanes import Call, InlineLane, Lane, ThreadLane
+from worker_manager.control.ledger import Ledger, StoreBusy
+from worker_manager.control.observe import Listings, look
+from worker_manager.control.pool import ManagedPool, Reach, nothing_happens
+from worker_manager.control.publish import Publisher
+from worker_manager.control.watch import LeaseKeeper, Told, Watcher
+from worker_manager.errors import LeaseHeld, StoreError
+from worker_manager.policy.model import Plan
+from worker_manager.policy.plan import plan as decide
+from worker_manager.sources.base import Source
+
+log = structlog.get_logger(__name__)
+
+LEASE_MS = 30_000
+BATCH_MS = 25  # what comes within this time is decided together
+BREATH_MS = 5_000  # the longest wait, so that the heartbeat goes on
+SOON_MS = 1_000  # after another manager covered the jobs that we meant; also between two ticks that only time asks for
+LEDGER_AGAIN_MS = 5_000  # after the ledger could not be written
+LAST_CALLS_MS = 5_000  # how long a manager that stops waits for calls under way
+
+
+class Manager:
+    """`holder` names this process for people. `tick_ms` is the longest time between two ticks. With `inline` every
+    call is made in the caller's thread, for tests and simulations."""
+
+    def __init__(
+        self,
+        manager: str,
+        holder: str,
+        clock: Clock,
+        ledger: Ledger,
+        source: Source,
+        pools: Sequence[ManagedPool],
+        *,
+        tick_ms: int = 60_000,
+        lease_ms: int = LEASE_MS,
+        inline: bool = False,
+        reach: Reach = nothing_happens,
+    ) -> None:
+        self.manager = manager
+        self.holder = holder
+        self.last_plan: Plan | None = None
+        self.heartbeat_ms = clock.boot_ms()  # for a watchdog: the loop moves it at least every few seconds
+        self._clock = clock
+        self._ledger = ledger
+        self._source = source
+        self._tick_ms = tick_ms
+        self._lease_ms = lease_ms
+        self._inline = inline
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._pools: dict[str, ManagedPool] = {}
+        self._lanes: dict[str, Lane] = {}
+        self._reloaded: Sequence[ManagedPool] | None = pools
+        self._listings = Listings(clock)
+        self._applier = Applier(manager, ledger, source, clock, reach)
+        self._publisher = Publisher(ledger, source, clock, self._lane("reports", _nobody), self._applier.orders)
+        self._watcher: Watcher | None = None
+        self._told_last = -1
+        self._next_tick = 0
+
+    # ------------------------------------------------------------ from outside, from any thread
+
+    def stop(self) -> None:
+        """`run` returns soon. Workers go on; the next manager finds them."""
+        self._stopping.set()
+        self._wake.set()
+
+    def reload(self, pools: Sequence[ManagedPool]) -> None:
+        """These are the pools from the next tick on. Workers of a pool that is gone are left to end by themselves."""
+        self._reloaded = pools
+        self._wake.set()
+
+    # ------------------------------------------------------------ one tick
+
+    def tick(self, settle: bool = False) -> Plan:
+        """Observe, plan, apply, publish. With `settle` it is one whole pass, which waits for listings and calls."""
+        self._take_new_pools()
+        self._applier.record()
+        told, news = self._observe(settle)
+        backlog = told.observation.backlog
+        sights = self._listings.sights(self._lanes)
+        self._applier.bring_together(self._pools, news, sights, backlog)
+        snapshot = self._applier.snapshot(self._pools, sights, backlog)
+        plan = decide(snapshot)
+        anew, self._told_last = told.number != self._told_last, told.number
+        agreed = self._applier.apply(plan, snapshot, told.observation, anew, self._pools, self._lanes)
+        if settle:
+            self._wait_for(self._applier.under_way())
+        self._applier.record()
+        self._publish(plan, settle)
+        self.last_plan = plan
+        self._next_tick = self._due(plan, agreed)
+        return plan
+
+    def _observe(self, settle: bool) -> tuple[Told, dict[str, Any]]:
+        with_workers = {intent.pool for intent in self._ledger.memory().intents}
+        for name, pool in self._pools.items():
+            self._listings.refresh(pool, self._lanes[name], name in with_workers, now_please=settle)
+        if settle:
+            self._wait_for(self._listings.under_way())
+        news = self._listings.harvest(self._pools)
+        return self._told(), news
+
+    def _told(self) -> Told:
+        """The source's newest word; asked anew when we have changed something there since."""
+        told = self._watcher.newest() if self._watcher else None
+        if told is not None and told.at > self._applier.source_changed_at:
+            return told
+        observation = look(self._source)
+        if self._watcher:
+            return self._watcher.take(observation)
+        return Told(observation, self._clock.boot_ms(), self._told_last + 1)
+
+    def _publish(self, plan: Plan, settle: bool) -> None:
+        self._publisher.publish(plan)
+        if settle:
+            self._wait_for(self._publisher.under_way())
+            self._publisher.harvest()
+
+    def _due(self, plan: Plan, agreed: bool) -> int:
+        """When time alone asks for the next tick, by the clock that never jumps."""
+        now, boot = self._clock.now_ms(), self._clock.boot_ms()
+        dues = [boot + self._tick_ms]
+        dues += [boot + due - now for due in (plan.next_due, self._applier.next_force) if due is not None]
+        listing = self._listings.next_at(self._lanes)
+        dues += [listing] if listing is not None else []
+        dues += [] if agreed else [boot + SOON_MS]
+        return max(min(dues), boot + min(SOON_MS, self._tick_ms))
+
+    def _take_new_pools(self) -> None:
+        pools, self._reloaded = self._reloaded, None
+        if pools is None:
+            return
+        self._pools = {pool.name: pool for pool in pools}
+        for name in self._pools:
+            if name not in self._lanes:
+                self._lanes[name] = self._lane(name, self._wake.set)
+        for name in [name for name in self._lanes if name not in self._pools]:
+            self._lanes.pop(name).close()
+            self._listings.forget(name)
+
+    def _lane(self, name: str, done: Callable[[], None]) -> Lane:
+        return InlineLane(self._clock) if self._inline else ThreadLane(name, self._clock, done)
+
+    def _wait_for(self, calls: Sequence[Call[Any]]) -> None:
+        """Until each is over, or overdue, or stands behind one that is."""
+        slowest = max((pool.call_timeout_ms for pool in self._pools.values()), default=0)
+        until = self._clock.boot_ms() + 2 * slowest + SOON_MS
+        for call in calls:
+            while not call.wait(0.05) and not call.overdue_ms() and not self._stopping.is_set():
+                self.heartbeat_ms = self._clock.boot_ms()
+                if self.heartbeat_ms > until:
+                    return
+
+    # ------------------------------------------------------------ repeating it
+
+    def once(self) -> Plan:
+        """One whole pass, as from cron. Raises LeaseHeld when another manager leads."""
+        with self._leading(stand_by=False):
+            return self.tick(settle=True)
+
+    def run(self, stand_by: bool = False) -> None:
+        """Until `stop`. Raises LeaseHeld when another leads (unless it stands by) or takes over."""
+        with self._leading(stand_by) as keeper:
+            self._watcher = Watcher(self._source, self._clock, self._wake.set)
+            self._watcher.start()
+            try:
+                while not self._stopping.is_set():
+                    if keeper.lost is not None:
+                        raise keeper.lost
+                    self._turn()
+                    self._sleep()
+            finally:
+                self._watcher.stop()
+                self._last_words()
+
+    def _turn(self) -> None:
+        if self._watcher is not None and self._watcher.newest() is None:
+            self._next_tick = self._clock.boot_ms() + SOON_MS  # its first word wakes us
+            return
+        try:
+            self.tick()
+        except StoreBusy as error:
+            log.warning("The ledger cannot be written, so nothing is launched.", action="wait", why=str(error))
+            self._next_tick = self._clock.boot_ms() + LEDGER_AGAIN_MS
+
+    def _sleep(self) -> None:
+        """Until something has happened, or time alone asks for a tick."""
+        while not self._stopping.is_set():
+            boot = self.heartbeat_ms = self._clock.boot_ms()
+            left = min(BREATH_MS, self._next_tick - boot)
+            if left <= 0:
+                return
+            if self._wake.wait(left / 1000):
+                self._stopping.wait(BATCH_MS / 1000)
+                self._wake.clear()
+                return
+            self._publisher.flush()
+
+    def _last_words(self) -> None:
+        """What calls under way come to is worth a moment: else the next manager has to find out."""
+        until = self._clock.boot_ms() + LAST_CALLS_MS
+        for call in self._applier.under_way():
+            call.wait(max(0, until - self._clock.boot_ms()) / 1000)
+        with suppress(StoreError, LeaseHeld):
+            self._applier.record()
+
+    @contextmanager
+    def _leading(self, stand_by: bool) -> Iterator[LeaseKeeper]:
+        keeper = LeaseKeeper(self._ledger, self._lease_ms, self._wake.set)
+        self._take_lease(stand_by)
+        if self._ledger.epoch is not None:
+            keeper.start()
+        try:
+            yield keeper
+        finally:
+            keeper.stop()
+            if self._ledger.epoch is not None:
+                self._ledger.release()
+
+    def _take_lease(self, stand_by: bool) -> None:
+        while not self._stopping.is_set():
+            try:
+                epoch = self._ledger.acquire(self.holder, self._lease_ms)
+            except LeaseHeld as held:
+                if not stand_by:
+                    raise
+                log.info("Another manager leads; this one stands by.", action="stand by", why=str(held))
+                self.heartbeat_ms = self._clock.boot_ms()
+                self._stopping.wait(self._lease_ms / 6000)
+            else:
+                log.info("This manager leads.", action="lead", manager=self.manager, epoch=epoch)
+                return
+
+
+def _nobody() -> None:
+    """Nobody waits for a report to be heard."""

@@ -1,0 +1,68 @@
+"""One pool as the manager holds it: what was configured, the backend, and how its agents are started."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from backends.base import Backend, Capabilities, Submission
+from worker_manager.policy.facts import PoolSettings
+
+LARGEST_BATCH = 1_000  # an index has at most three digits, so that a worker's id has at most 40 characters
+
+
+@dataclass(frozen=True)
+class ManagedPool:
+    settings: PoolSettings
+    backend: Backend
+    capabilities: Capabilities
+    command: tuple[str, ...] = ()  # backends.base.Submission's fields of the same names
+    environment: Mapping[str, str] = field(default_factory=dict)
+    setup: tuple[str, ...] = ()
+    work_dir: str = ""
+    call_timeout_ms: int = 30_000  # the backend's Context.call_timeout_s, and a little more
+    list_every_ms: int = 5_000  # while it has workers
+    list_idle_ms: int = 60_000  # while it has none
+
+    @property
+    def name(self) -> str:
+        return self.settings.name
+
+    @property
+    def batch(self) -> int:
+        return max(1, min(self.settings.max_batch, self.capabilities.max_batch, LARGEST_BATCH))
+
+    def submission(self, manager: str, id: str, tokens: tuple[str, ...]) -> Submission:
+        return Submission(
+            id=id,
+            count=len(tokens),
+            pool=self.name,
+            manager=manager,
+            shape=self.settings.shape,
+            command=self.command,
+            environment=self.environment,
+            join_tokens=tokens,
+            config=self.settings.config,
+            setup=self.setup,
+            work_dir=self.work_dir,
+        )
+
+
+# Called with the name of each step before or after which a sudden death leaves something to be put right. Does nothing
+# in service; the crash tests hand in one that dies at a step of their choice.
+Reach = Callable[[str], None]
+
+STEPS = (
+    "noted",  # the ledger knows what is about to be announced
+    "announced",  # the source knows the tokens of one submission
+    "intents-written",  # the ledger knows the workers that shall exist
+    "before-call",
+    "after-call",
+    "outcome-written",  # the ledger knows what the call came to
+    "buried",  # the source has revoked tokens, the ledger does not know it yet
+    "closed",  # the ledger knows it
+    "ending",  # the ledger knows that a worker was asked to end
+    "ended",  # the backend was asked
+)
+
+
+def nothing_happens(_step: str) -> None:
+    pass
