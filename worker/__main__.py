@@ -24,6 +24,7 @@ USAGE = 2
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
+    _fill_standard_descriptors()
     try:
         options = parse(sys.argv[1:] if argv is None else argv, os.environ)
     except UsageError as error:
@@ -70,6 +71,14 @@ def _work(options: Options, work_dir: WorkDir, signals: Signals, journal: Journa
         return OK
     finally:
         runner.close()
+
+
+def _fill_standard_descriptors() -> None:
+    """Who started us may have closed some; then the next file that is opened would be taken for stderr."""
+    while True:
+        file = os.open(os.devnull, os.O_RDWR)
+        if file > 2:
+            return os.close(file)
 
 
 def _rested(ms: int, signals: Signals) -> bool:

@@ -24,7 +24,7 @@ def polled(told: Told) -> Polled:
     _times(told)
     _needs(_amount(told.get("seq", 0)), "seq")
     for name in ("assign", "cancel", "recall"):
-        attempts = told.get(name) or []
+        attempts = [] if told.get(name) is None else told[name]
         _needs(isinstance(attempts, list) and all(map(_names_an_attempt, attempts)), name)
     for each in told.get("assign") or []:
         _needs(isinstance(each.get("command", []), list), "assign.command")
@@ -38,7 +38,7 @@ def polled(told: Told) -> Polled:
 def reported(told: Told, seq: int) -> Reported:
     _times(told)
     _needs(_amount(told.get("ack")) and told["ack"] >= seq, "ack")
-    stale = told.get("stale") or []
+    stale = [] if told.get("stale") is None else told["stale"]
     _needs(isinstance(stale, list) and all(_is_pair(each) for each in stale), "stale")
     answer: Reported = told  # type: ignore[assignment]  # just checked
     return answer

@@ -1,9 +1,12 @@
 """What the agent says to people: one line for each change, on stderr, as JSON or as plain words."""
 
 import json
-import sys
+import os
+import select
 import time
-from typing import Any, Callable, Mapping, TextIO
+from typing import Any, Callable, Mapping
+
+STDERR = 2
 
 
 def utc_text(ms: int) -> str:
@@ -15,25 +18,25 @@ def utc_ms() -> int:
 
 
 class Journal:
-    """Never fails: a stderr that is gone or full takes no job down with it."""
+    """Never fails and never waits: a stderr that is full, or a pipe that nobody empties, takes no job down with it."""
 
-    def __init__(
-        self, style: str, worker: str, stream: "TextIO | None" = None, now: Callable[[], int] = utc_ms
-    ) -> None:
+    def __init__(self, style: str, worker: str, file: int = STDERR, now: Callable[[], int] = utc_ms) -> None:
         self._json = style == "json"
         self._worker = worker
-        self._stream = stream
+        self._file = file
         self._now = now
+        self._room = select.poll()
+        self._room.register(file, select.POLLOUT)
 
     def __call__(self, event: str, **facts: Any) -> None:
         self.say(event, facts)
 
     def say(self, event: str, facts: Mapping[str, Any]) -> None:
-        stream = sys.stderr if self._stream is None else self._stream
+        """One line in one write, so that several writers do not tear each other's lines."""
         try:
-            stream.write(self._line(event, facts) + "\n")
-            stream.flush()
-        except (OSError, ValueError, AttributeError):
+            if self._room.poll(0):
+                os.write(self._file, (self._line(event, facts) + "\n").encode("utf-8", "backslashreplace"))
+        except OSError:
             pass
 
     def _line(self, event: str, facts: Mapping[str, Any]) -> str:

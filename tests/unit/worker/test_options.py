@@ -1,0 +1,107 @@
+"""Flags over environment over defaults; every mistake says where; no token is shown."""
+
+from pathlib import Path
+
+import pytest
+
+from worker.options import Options, UsageError, parse
+
+TOKEN = "tok-12345"
+
+
+@pytest.fixture
+def token_file(tmp_path: Path) -> str:
+    path = tmp_path / "token"
+    path.write_text(TOKEN + "\n")
+    path.chmod(0o600)
+    return str(path)
+
+
+def options(*argv: str, **env: str) -> Options:
+    return parse(["--server", "http://127.0.0.1:1", *argv], env)
+
+
+def test_defaults(token_file: str) -> None:
+    read = options("--join-token-file", token_file)
+    assert (read.token, read.by_hand, read.terms.idle_exit_ms, read.join_ms) == (TOKEN, False, None, 300_000)
+    assert read.worker and len(read.worker) <= 40
+    assert TOKEN not in repr(read)
+
+
+def test_flags_win_over_the_environment(token_file: str) -> None:
+    env = {"WM_JOIN_TOKEN_FILE": token_file, "WM_POOL": "env", "WM_IDLE_SECONDS": "90", "WM_TAG": "a b", "WM_CPUS": ""}
+    read = options("--pool", "flag", "--tag", "x", "--tag", "y,z", **env)
+    assert read.pool == "flag"
+    assert read.terms.idle_exit_ms == 90_000
+    assert read.wishes.tags == ("x", "y", "z")
+    assert read.wishes.cpus is None, "an empty variable says nothing"
+    assert options(**env).wishes.tags == ("a", "b")
+
+
+def test_amounts_have_units(token_file: str) -> None:
+    argv = ["--cpus", "1.5", "--memory", "2GiB", "--walltime", "1h", "--custom", "licence=2,tape=1", "--gpus", "0"]
+    wishes = options("--join-token-file", token_file, *argv).wishes
+    assert (wishes.cpus, wishes.memory, wishes.walltime, wishes.gpus) == (1500, 2 * 2**30, 3_600_000, 0)
+    assert wishes.custom == (("licence", 2), ("tape", 1))
+
+
+def test_switches(token_file: str) -> None:
+    read = options("--join-token-file", token_file, "--exit-on-exception", WM_PASS_DOWN_TERMINATION="yes")
+    assert read.exit_on_exception and read.terms.pass_down
+    assert not read.delete_work_dir
+
+
+@pytest.mark.parametrize(
+    ("argv", "word"),
+    [
+        (["--memory", "2XB"], "--memory"),
+        (["--cpus", "many"], "--cpus"),
+        (["--worker-id", "No_Good"], "--worker-id"),
+        (["--exit-after-num-runs", "0"], "--exit-after-num-runs"),
+        (["--custom", "x"], "--custom"),
+        (["--log-format", "xml"], "--log-format"),
+        (["--tag-exclusive"], "--tag-exclusive"),
+        (["--server", "http://elsewhere:1"], "--server"),
+        (["--ca-fingerprint", "ab"], "--server"),
+        (["--serv", "x"], "unrecognized"),
+        (["--token-file", "/nowhere"], "one token"),
+    ],
+)
+def test_mistakes_say_where(token_file: str, argv: list[str], word: str) -> None:
+    with pytest.raises(UsageError, match=word):
+        options("--join-token-file", token_file, *argv)
+
+
+def test_a_mistake_in_the_environment_names_the_variable(token_file: str) -> None:
+    with pytest.raises(UsageError, match="WM_MEMORY"):
+        options("--join-token-file", token_file, WM_MEMORY="lots")
+
+
+def test_without_a_server_or_a_token() -> None:
+    with pytest.raises(UsageError, match="--server"):
+        parse([], {})
+    with pytest.raises(UsageError, match="one token"):
+        options()
+
+
+def test_a_long_lived_token_must_be_private(token_file: str) -> None:
+    assert options("--token-file", token_file).by_hand
+    Path(token_file).chmod(0o644)
+    with pytest.raises(UsageError, match="chmod 600"):
+        options("--token-file", token_file)
+
+
+@pytest.mark.parametrize("content", [b"", b"two words", b"\xff\xfe", b"a\nb", b"x" * 5000])
+def test_files_that_hold_no_token(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "token"
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with pytest.raises(UsageError, match="--join-token-file") as caught:
+        options("--join-token-file", str(path))
+    assert not content or content.decode("latin-1") not in str(caught.value)
+
+
+def test_a_token_in_the_environment_is_taken_out_of_it() -> None:
+    env = {"WM_JOIN_TOKEN": TOKEN}
+    assert parse(["--server", "http://127.0.0.1:1"], env).token == TOKEN
+    assert env == {}

@@ -1,0 +1,67 @@
+"""Work dir, journal, backing off."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from worker.journal import Journal
+from worker.line import LONGEST_WAIT_MS, backoff_ms
+from worker.workdir import WorkDir, WorkDirError, WorkDirInUse
+
+
+def test_a_work_dir_is_private_and_for_one_agent(tmp_path: Path) -> None:
+    first = WorkDir(str(tmp_path / "prefix"), "w-1")
+    assert Path(first.path).stat().st_mode & 0o777 == 0o700
+    with pytest.raises(WorkDirInUse):
+        WorkDir(str(tmp_path / "prefix"), "w-1")
+    WorkDir(str(tmp_path / "prefix"), "w-2").close(delete=True)
+    first.close(delete=False)
+    WorkDir(str(tmp_path / "prefix"), "w-1").close(delete=True)
+    assert list((tmp_path / "prefix").iterdir()) == []
+
+
+def test_a_work_dir_that_is_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "w-1").symlink_to(tmp_path)
+    with pytest.raises(WorkDirError, match="no folder"):
+        WorkDir(str(tmp_path), "w-1")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkDirError, match="cannot be used"):
+        WorkDir(str(tmp_path / "file"), "w-2")
+
+
+def said(style: str) -> str:
+    out, into = os.pipe()
+    Journal(style, "w-1", into, lambda: 1_700_000_000_123)("draining", reason="a\nb")
+    os.close(into)
+    with os.fdopen(out) as lines:
+        return lines.read()
+
+
+def test_what_a_journal_says_is_one_line() -> None:
+    expected = {"at": "2023-11-14T22:13:20.123Z", "event": "draining", "worker": "w-1", "reason": "a\nb"}
+    assert json.loads(said("json")) == expected
+    assert said("text") == '2023-11-14T22:13:20.123Z w-1 draining reason="a\\nb"\n'
+
+
+def test_a_journal_that_nobody_reads_harms_nobody() -> None:
+    out, into = os.pipe()
+    journal = Journal("json", "w-1", into)
+    for _ in range(2000):
+        journal("alive", text="x" * 100)  # a full pipe would block here
+    os.close(out)
+    journal("alive")
+    os.close(into)
+    journal("alive")
+
+
+def test_a_full_disk_behind_stderr_is_no_error() -> None:
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        Journal("json", "w-1", full.fileno())("alive")
+
+
+def test_backing_off_doubles_spreads_and_ends() -> None:
+    assert [backoff_ms(n, 1.0) for n in (1, 2, 3)] == [200, 400, 800]
+    assert backoff_ms(1, 0.0) == 100
+    assert backoff_ms(1000, 1.0) == LONGEST_WAIT_MS
