@@ -161,11 +161,11 @@ class LocalBackend:
         if not folder.process() and self._records.is_launching(folder.submission):
             return Unknown(f"another process launches {folder.submission} at this moment")
         try:
-            folder.ask_to_end()
             if force:
                 self._watch.end_all(folder)
-            else:
+            elif not folder.asked_to_end():  # a second TERM would mean: drop everything now
                 self._watch.ask_to_end(folder)
+            folder.note_asked()
         except OSError as failed:
             return Unknown(str(failed))
         return Accepted()

@@ -86,7 +86,7 @@ class WorkerFolder:
         if self.exit_status() is None:
             _write(self.path / "exit", f"{status}\n")
 
-    def ask_to_end(self) -> None:
+    def note_asked(self) -> None:
         _write(self.path / "ending", "")
 
     def asked_to_end(self) -> bool:

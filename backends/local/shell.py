@@ -8,7 +8,9 @@ import shutil
 from collections.abc import Sequence
 
 # $1 folder of the worker, $2 set-up lines, then the worker's argv. Nothing is pasted into this text.
-# A TERM that comes while the worker is being started is kept until it is there.
+# A TERM that comes while the worker is being started is kept until it is there. Between fork and exec the worker is
+# still a copy of the shell, which would swallow the signal: that moment is over when its command line is another.
+# Never a second TERM for safety: to a worker that means to drop everything.
 _SCRIPT = """
 cd "$1" || exit 126
 trap 'status=$?; trap - EXIT; echo "$status" > "$WM_WORKER_DIR/exit"; exit "$status"' EXIT
@@ -21,10 +23,14 @@ if [ -n "$setup" ]; then
     set +e
 fi
 worker= asked=
-trap 'asked=y; [ -z "$worker" ] || kill -TERM "$worker" 2>/dev/null' TERM HUP INT
+pass_on() {
+    while cmp -s "/proc/$$/cmdline" "/proc/$worker/cmdline"; do sleep 0.01 || break; done
+    kill -TERM "$worker" 2>/dev/null
+}
+trap 'if [ -n "$worker" ]; then pass_on; else asked=y; fi' TERM HUP INT
 "$@" &
 worker=$!
-[ -z "$asked" ] || kill -TERM "$worker" 2>/dev/null
+[ -z "$asked" ] || pass_on
 while :; do
     wait "$worker"
     status=$?

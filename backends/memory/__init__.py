@@ -26,6 +26,7 @@ from backends.base import (
     Severity,
     Submission,
     Unknown,
+    WorkerPhase,
 )
 from backends.memory.faults import FOREVER, Fate, Fault, Hang, Lose, Refuse, TimeOut, Unreadable
 from backends.memory.platform import CAPABILITIES, MemoryPlatform, VirtualWorker
@@ -56,6 +57,9 @@ OPTIONS = (
 )
 
 
+_NO_ANSWER = "no answer in time"
+
+
 class MemoryBackend:
     """One pool's view of the platform. It never decides."""
 
@@ -64,41 +68,49 @@ class MemoryBackend:
         self._context = context
 
     def launch(self, submission: Submission) -> LaunchOutcome:
-        match self.platform.faults.meet("launch"):
+        match self._fault("launch"):
             case Refuse(kind, text, retry_after_s):
                 return Refused(kind, text, retry_after_s)
-            case TimeOut(executes, text):
+            case TimeOut(executes=executes) | Hang(executes=executes):
                 if executes:
                     self.platform.start(submission)
-                return Unknown(text)
+                return Unknown(_NO_ANSWER)
         return self.platform.start(submission)
 
     def list(self) -> Listing:
-        fault = self.platform.faults.meet("list")
+        fault = self._fault("list")
         if isinstance(fault, Unreadable):
             raise ListFailed(fault.text)
+        if isinstance(fault, Hang):
+            raise ListFailed(_NO_ANSWER)
         seen = self.platform.shown(self._context.manager, self._context.pool)
         if isinstance(fault, Lose):
             return Listing(tuple(seen[: max(len(seen) - fault.count, 0)]), complete=fault.complete)
         return Listing(tuple(seen))
 
     def terminate(self, handle: str, force: bool) -> EndOutcome:
-        match self.platform.faults.meet("terminate"):
+        match self._fault("terminate"):
             case Refuse(kind, text, retry_after_s):
                 return Refused(kind, text, retry_after_s)
-            case TimeOut(executes, text):
+            case TimeOut(executes=executes) | Hang(executes=executes):
                 if executes:
                     self.platform.end(handle, force=force)
-                return Unknown(text)
+                return Unknown(_NO_ANSWER)
         return self.platform.end(handle, force=force)
+
+    def _fault(self, call: str) -> Fault | None:
+        return self.platform.faults.meet(call, self._context.call_timeout_s)
 
     def logs(self, handle: str, max_bytes: int) -> str:
         worker = self.platform.find(handle)
         if worker is None:
             return ""
         now = self.platform.now_ms()
-        lines = [f"{at} {worker.id} {phase}\n" for at, phase in worker.turns if at <= now]
-        return "".join(lines).encode()[-max_bytes:].decode(errors="ignore") if max_bytes > 0 else ""
+        lines = [f"{at} {worker.id} {phase}" for at, phase in worker.turns if at <= now]
+        if any(phase is WorkerPhase.RUNNING and at <= now for at, phase in worker.turns):
+            lines.append(worker.fate.output)
+        text = "".join(f"{line}\n" for line in lines if line)
+        return text.encode()[-max_bytes:].decode(errors="replace") if max_bytes > 0 else ""
 
     def check(self) -> tuple[Finding, ...]:
         return (Finding("memory", Severity.OK, "virtual workers need nothing"),)

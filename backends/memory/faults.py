@@ -24,7 +24,6 @@ class TimeOut:
     """launch, terminate: the answer is lost, after (`executes`) or before it was done."""
 
     executes: bool = True
-    text: str = "no answer in time"
 
 
 @dataclass(frozen=True)
@@ -44,9 +43,12 @@ class Lose:
 
 @dataclass(frozen=True)
 class Hang:
-    """launch, terminate, list: waits in `wait`, then does what it should. Faults ordered after it still apply."""
+    """launch, terminate, list: no answer comes. `wait(timeout_s)` waits, an Event's for example: True means that the
+    answer came after all, False that the time was up. A `wait` that never returns is a call that nobody can take back.
+    `executes`: what was asked for happened nevertheless."""
 
-    wait: Callable[[], None]
+    wait: Callable[[float], bool]
+    executes: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Fate:
     strange: bool = False  # it is shown in a state that nobody knows
     refusal: RefusalKind | None = None
     detail: str = ""
+    output: str = ""  # what it writes to its log once it runs
 
 
 Fault = Refuse | TimeOut | Unreadable | Lose | Hang | Fate
@@ -102,12 +105,11 @@ class FaultOrders:
                 self._ordered[call].clear()
                 self._chances[call].clear()
 
-    def meet(self, call: str) -> Fault | None:
-        """The fault that this call meets; one that was ordered counts down. A hang waits here."""
-        while isinstance(met := self._next(call), Hang):
-            met.wait()
-            if not self._ordered[call]:
-                return None
+    def meet(self, call: str, timeout_s: float = 0.0) -> Fault | None:
+        """The fault that this call meets; one that was ordered counts down. A hang is waited for here."""
+        met = self._next(call)
+        if isinstance(met, Hang) and met.wait(timeout_s):
+            return None
         return met
 
     def _next(self, call: str) -> Fault | None:

@@ -41,6 +41,14 @@ class VirtualWorker:
         return self.submission.worker_id(self.index)
 
     @property
+    def command(self) -> tuple[str, ...]:
+        return tuple(self.submission.filled(word, self.index) for word in self.submission.command)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {name: self.submission.filled(value, self.index) for name, value in self.submission.environment.items()}
+
+    @property
     def join_token(self) -> str:
         """What the platform's secret holds, for whoever plays the agent."""
         return self.submission.join_tokens[self.index] if self.submission.join_tokens else ""
@@ -77,6 +85,7 @@ class MemoryPlatform:
         self.faults = FaultOrders(seed)
         self._lock = threading.Lock()
         self._workers: dict[str, VirtualWorker] = {}
+        self._named: dict[str, list[VirtualWorker]] = {}  # several where a submission was taken twice
         self._submissions: dict[tuple[str, str], tuple[str, ...]] = {}
         self._changes: list[int] = []
         self._leaving: list[tuple[int, str]] = []
@@ -108,7 +117,7 @@ class MemoryPlatform:
     def _end_by_id(self, worker_id: str, exit_code: int | None, detail: str, *, shown: bool) -> None:
         now = self.now_ms()
         with self._lock:
-            for worker in [w for w in self._workers.values() if w.id == worker_id and not w.over(now)]:
+            for worker in [w for w in self._named.get(worker_id, ()) if not w.over(now)]:
                 worker.exit_code, worker.detail = exit_code, detail
                 worker.cut(now, (now, WorkerPhase.ENDED))
                 self._schedule(worker, shown=shown)
@@ -124,11 +133,16 @@ class MemoryPlatform:
                 return self._accepted(known)
             if submission.count > self.capabilities.max_batch:
                 return Refused(RefusalKind.CONFIG, f"at most {self.capabilities.max_batch} workers in one submission")
+            if submission.join_tokens and len(submission.join_tokens) != submission.count:
+                return Refused(
+                    RefusalKind.CONFIG, f"{len(submission.join_tokens)} tokens for {submission.count} workers"
+                )
             alive = sum(not worker.over(now) for worker in self._workers.values()) if self._quota is not None else 0
             if self._quota is not None and alive + submission.count > self._quota:
                 return Refused(RefusalKind.QUOTA, f"{alive} of {self._quota} workers exist")
             handles = tuple(self._add(submission, index, now) for index in range(submission.count))
-            self._submissions[submission.manager, submission.id] = handles
+            key = (submission.manager, submission.id)
+            self._submissions[key] = (*self._submissions.get(key, ()), *handles)
             return self._accepted(handles)
 
     def shown(self, manager: str, pool: str) -> list[Seen]:
@@ -151,7 +165,7 @@ class MemoryPlatform:
             if worker is None or worker.over(now):
                 return Accepted()
             phase = worker.phase(now)
-            if force or phase is WorkerPhase.PENDING:
+            if force or phase is WorkerPhase.PENDING or not self.capabilities.graceful_end:
                 worker.cut(now, (now, WorkerPhase.ENDED))
                 worker.exit_code = None if phase is WorkerPhase.PENDING else 137
             elif phase is not WorkerPhase.ENDING:
@@ -184,6 +198,7 @@ class MemoryPlatform:
                 worker.turns.append((runs + fate.run_ms, WorkerPhase.ENDED))
                 worker.exit_code = fate.exit_code or 0
         self._workers[worker.handle] = worker
+        self._named.setdefault(worker.id, []).append(worker)
         self._schedule(worker, shown=not fate.vanishes)
         return worker.handle
 
@@ -200,7 +215,8 @@ class MemoryPlatform:
 
     def _schedule(self, worker: VirtualWorker, *, shown: bool) -> None:
         for at, _ in worker.turns:
-            heapq.heappush(self._changes, at)
+            if at < FOREVER:
+                heapq.heappush(self._changes, at)
         last, phase = worker.turns[-1]
         if phase is WorkerPhase.ENDED:
             worker.shown_until = last + (self._keep_ended_ms if shown else 0)
@@ -212,7 +228,16 @@ class MemoryPlatform:
             worker = self._workers.get(handle)
             if worker and worker.shown_until <= now:
                 del self._workers[handle]
-                self._submissions.pop((worker.submission.manager, worker.submission.id), None)
+                self._named[worker.id].remove(worker)
+                if not self._named[worker.id]:
+                    del self._named[worker.id]
+                self._forget_submission(worker.submission)
+
+    def _forget_submission(self, submission: Submission) -> None:
+        """With its last worker: until then a repeated launch must find it."""
+        key = (submission.manager, submission.id)
+        if not any(handle in self._workers for handle in self._submissions.get(key, ())):
+            self._submissions.pop(key, None)
 
     def _seen(self, worker: VirtualWorker, now: int) -> Seen:
         phase = worker.phase(now)
