@@ -8,23 +8,21 @@ SIGTERM, SIGINT and SIGHUP end it; what was acknowledged is on disk long before.
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from worker.protocol import PROTOCOL_VERSION
 from worker_manager.clock import Clock, SystemClock
-from worker_manager.errors import ConfigError, LeaseHeld, StoreError
+from worker_manager.errors import StoreError
 from worker_manager.hub import discovery, loglines, notify, tls
 from worker_manager.hub.app import make_app
 from worker_manager.hub.auth import Tokens
@@ -32,6 +30,7 @@ from worker_manager.hub.bootstrap import make_tokens
 from worker_manager.hub.chores.run import run as run_chores
 from worker_manager.hub.contract import HubStore
 from worker_manager.hub.contract import Settings as StoreSettings
+from worker_manager.hub.ground import allow_many_connections, listener_for, names_of, only_one, own_folder
 from worker_manager.hub.logs import LogFolder
 from worker_manager.hub.logwriter import LogWriter
 from worker_manager.hub.longpoll import Waiters
@@ -51,19 +50,16 @@ GRACE_S = 10  # for requests in progress when it ends
 BACKLOG = 4096
 
 
-class HubRuns(LeaseHeld):
-    """Exit 75: another hub serves this state directory."""
-
-
 def serve(settings: HubSettings) -> None:
     """Runs the hub until it is told to end. Raises ConfigError, StoreError, HubRuns before it serves, StoreError when
     the database must not be used any more."""
     loglines.configure(settings.log_level)
     os.umask(0o077)
-    _own_folder(settings.state_dir)
-    with _only_one(settings.state_dir), contextlib.ExitStack() as stack:
-        listener = stack.enter_context(_listener(settings))
-        identity = tls.identity_for(settings, _names(settings))
+    allow_many_connections()
+    own_folder(settings.state_dir)
+    with only_one(settings.state_dir), contextlib.ExitStack() as stack:
+        listener = stack.enter_context(listener_for(settings))
+        identity = tls.identity_for(settings, names_of(settings))
         clock = SystemClock()
         store = open_store(settings.database or settings.state_dir, clock, _store_settings(settings))
         stack.callback(store.close)
@@ -100,7 +96,7 @@ class HubProcess:
         stop = self._stopper(hub, server)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             hub.loop.add_signal_handler(number, stop)
-        self._store.failed().add_done_callback(lambda done: self._fail(hub, stop, done.exception()))
+        self._store.failed().add_done_callback(lambda done: self._fail(hub, stop, done))
         chores = asyncio.create_task(run_chores(hub))
         try:
             await server.serve(sockets=[self._listener])
@@ -141,12 +137,14 @@ class HubProcess:
 
         return stop
 
-    def _fail(self, hub: Services, stop: Callable[[], None], error: BaseException | None) -> None:
+    def _fail(self, hub: Services, stop: Callable[[], None], done: "Future[None]") -> None:
         """From the store's thread: the database must not be used any more."""
+        error = None if done.cancelled() else done.exception()
         if error is not None:
             log.critical("the store failed, the hub ends: %s", error)
             self._fatal = error
-            hub.loop.call_soon_threadsafe(stop)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: it ends already
+                hub.loop.call_soon_threadsafe(stop)
 
     def _announce(self) -> None:
         """It accepts requests now: whoever looks finds it."""
@@ -243,54 +241,3 @@ def own_version() -> str:
         return version("worker-manager")
     except PackageNotFoundError:
         return "0+source"
-
-
-def _own_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if folder.stat().st_uid == os.geteuid():
-            folder.chmod(0o700)
-    except OSError as error:
-        raise StoreError(f"the state directory {folder} cannot be used: {error.strerror}") from None
-    if folder.stat().st_uid != os.geteuid():
-        raise StoreError(f"the state directory {folder} belongs to another user")
-
-
-@contextmanager
-def _only_one(state_dir: Path) -> Iterator[None]:
-    """Held by the process, so it ends with it however it ends."""
-    descriptor = os.open(state_dir / discovery.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise HubRuns(f"another hub serves {state_dir}") from None
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _listener(settings: HubSettings) -> Iterator[socket.socket]:
-    try:
-        port = settings.port
-        family = socket.getaddrinfo(settings.host, port, type=socket.SOCK_STREAM)[0][0]
-    except (ValueError, OverflowError, socket.gaierror):
-        raise ConfigError([f"listen: {settings.listen!r} is not HOST:PORT"]) from None
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((settings.host, port))
-        except (OSError, OverflowError) as error:
-            raise ConfigError([f"listen: {settings.listen} cannot be used: {error}"]) from None
-        yield listener
-
-
-def _names(settings: HubSettings) -> tuple[str, ...]:
-    """By what names a certificate of ours must answer."""
-    from urllib.parse import urlsplit
-
-    names = ["localhost", "127.0.0.1", socket.gethostname(), socket.getfqdn()]
-    names += [settings.host, urlsplit(settings.advertise_url).hostname or ""]
-    unusable = {"", "0.0.0.0", "::"}  # noqa: S104  # named here, not bound
-    return tuple(dict.fromkeys(name for name in names if name not in unusable))

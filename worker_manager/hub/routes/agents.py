@@ -41,7 +41,7 @@ async def register(call: WorkerCall) -> Response:
     fields.done()
     message: dict[str, Any] = {
         "protocol": fields.integer("protocol", PROTOCOL_VERSION),
-        "worker": fields.text("worker", 64),
+        "worker": fields.text("worker", 64, ""),  # the join token names it too; by hand the hub may choose
         "nonce": fields.text("nonce", 200),
         "credential_sha256": fields.text("credential_sha256", 64),
         "pool": fields.text("pool", 64, ""),
@@ -52,7 +52,11 @@ async def register(call: WorkerCall) -> Response:
         "config": fields.text("config", 200, ""),
     }
     if not fields.mistakes:
-        fields.refuse_if("worker", not is_label(message["worker"]), "write lowercase letters, digits and dashes")
+        fields.refuse_if(
+            "worker",
+            bool(message["worker"]) and not is_label(message["worker"]),
+            "write lowercase letters, digits and dashes",
+        )
         digest = message["credential_sha256"]
         fields.refuse_if("credential_sha256", len(digest) != 64 or not _is_hex(digest), "write 64 hex digits")
         fields.refuse_if("nonce", not message["nonce"], "it is empty")
