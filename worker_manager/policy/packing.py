@@ -174,10 +174,11 @@ def _open(placed: Placed, pool: str, room: PoolRoom, per_worker: int) -> None:
 
 
 def _room(standing: Standing, shape: Shape, may_open: int, suits: Suits) -> PoolRoom:
+    recallable = () if standing.closed else standing.recallable
     workers = (
         tuple(sorted(standing.ready, key=_shortest_idle_first)),
         standing.launching,
-        tuple(sorted(standing.recallable, key=_shortest_idle_first)),
+        tuple(sorted(recallable, key=_shortest_idle_first)),
     )
     return PoolRoom(
         standing=standing,

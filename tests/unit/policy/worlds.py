@@ -82,7 +82,8 @@ def launching(id: str = "w", state: str = WorkerState.SUBMITTED, **more: Any) ->
 
 
 def draining(id: str = "w", code: str = "idle", **more: Any) -> WorkerView:
-    return idle(id, state=WorkerState.DRAINING, drain_code=code, drain_deadline=NOW + HOUR, **more)
+    since = {"idle_since": NOW - HOUR, "drain_deadline": NOW + HOUR}
+    return ready(id, state=WorkerState.DRAINING, drain_code=code, **{**since, **more})
 
 
 def snapshot(

@@ -1,0 +1,192 @@
+from typing import Any
+
+import pytest
+
+from tests.unit.policy.worlds import (
+    HOUR,
+    MINUTE,
+    NOW,
+    SECOND,
+    codes,
+    draining,
+    failed,
+    group,
+    idle,
+    later,
+    launched,
+    launching,
+    of_kind,
+    pool,
+    ready,
+    snapshot,
+    texts,
+    undrained,
+)
+from worker.protocol import Shape, WorkerState
+from worker_manager.policy.explain import explain_group, explain_pool
+from worker_manager.policy.model import Launch, Note
+from worker_manager.policy.plan import plan
+
+
+def test_the_three_counts() -> None:
+    workers = [
+        ready("a", used=1),
+        idle("b", 0),
+        draining("c", running=1, idle_since=None),
+        launching("d", WorkerState.REQUESTED, listed=None),
+        launching("e", WorkerState.STARTING),
+        launching("f", WorkerState.UNKNOWN, listed=False),
+    ]
+    [line] = plan(snapshot([group(count=12)], workers, [pool(min_workers=2, max_workers=9)])).pools
+    assert (line.requested, line.observed) == (2, 4)
+    assert (line.ready, line.idle, line.draining) == (2, 1, 1)
+    assert (line.min_workers, line.max_workers) == (2, 9)
+    assert line.wanted == 4, "the busy one, the idle one and two on their way hold them"
+
+
+def test_a_held_back_launch_says_what_held_it_with_numbers() -> None:
+    found = plan(snapshot([group(count=50)], [ready(f"w{n}", used=4) for n in range(8)], [pool(max_workers=8)]))
+    assert launched(found) == 0
+    assert texts(found) == [
+        "50 jobs wait: 13 more workers of this shape hold them",
+        "max-workers: 8 of 8",
+    ]
+    assert [(v.status, v.jobs, v.reason.text) for v in found.verdicts] == [("waiting", 50, "max-workers: 8 of 8")]
+
+
+def test_the_minimum_is_launched_without_a_backlog() -> None:
+    found = plan(snapshot(pools=[pool(min_workers=3)]))
+    assert launched(found) == 3
+    [launch, *_] = of_kind(found, Launch)
+    assert launch.reason.text == "min-workers: 0 of at least 3"
+    assert launch.covers == ()
+
+
+def test_the_minimum_takes_back_idle_drains_first() -> None:
+    found = plan(snapshot(workers=[draining("a"), draining("b")], pools=[pool(min_workers=1)]))
+    assert (launched(found), undrained(found)) == (0, ["a"])
+    found = plan(snapshot(workers=[draining("a")], pools=[pool(min_workers=3)]))
+    assert (launched(found), undrained(found)) == (2, ["a"])
+
+
+def test_the_minimum_does_not_pass_the_breaker_nor_the_maximum() -> None:
+    boots = tuple(failed(n, "boot") for n in range(10))
+    assert launched(plan(snapshot(pools=[pool(min_workers=3, failures=boots)]))) == 0
+    full = [draining(f"w{n}", code="operator") for n in range(3)]
+    assert launched(plan(snapshot(workers=full, pools=[pool(min_workers=3, max_workers=3)]))) == 0
+
+
+def test_an_unreadable_backlog_decides_nothing_and_forgets_nothing() -> None:
+    note = Note("p", "limit:stabilise", 1, {"peaks": [[NOW, 4]]})
+    workers = [idle("a"), launching("b", WorkerState.STARTING, started_at=NOW - HOUR), ready("c", end_asked_at=1)]
+    found = plan(
+        snapshot(
+            workers=workers,
+            pools=[pool(min_workers=5)],
+            notes=(note,),
+            backlog_readable=False,
+            backlog_text="connection refused",
+        )
+    )
+    assert found.actions == ()
+    assert found.notes == (note,)
+    assert texts(found) == ["the backlog cannot be read, so nothing is decided: connection refused"]
+
+
+def test_an_unreadable_backend_decides_nothing_about_itself_and_the_others_go_on() -> None:
+    pools = [pool("a", readable=False, unreadable_text="no answer"), pool("b")]
+    found = plan(snapshot([group(count=2)], [draining("x", pool="a")], pools))
+    assert (launched(found, "a"), launched(found, "b")) == (0, 1)
+    assert undrained(found) == []
+
+
+def test_jobs_that_only_an_unreadable_pool_could_serve_say_so() -> None:
+    found = plan(snapshot([group()], pools=[pool(readable=False, unreadable_text="no answer")]))
+    assert found.actions == ()
+    assert [v.reason.text for v in found.verdicts] == ["the backend cannot be read, so nothing is decided: no answer"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "due"),
+    [
+        ({"cooldown_up_ms": MINUTE, "last_launch_at": NOW - SECOND}, 59 * SECOND),
+        ({"failures": (failed(MINUTE),), "backoff_ms": 5 * MINUTE}, 4 * MINUTE),
+        ({"failures": tuple(failed(n, "boot") for n in range(10)), "backoff_ms": 5 * MINUTE}, 5 * MINUTE),
+        ({"frozen_until": NOW + HOUR, "freeze_text": "x"}, HOUR),
+    ],
+)
+def test_the_loop_sleeps_until_time_alone_changes_something(settings: dict[str, Any], due: int) -> None:
+    view = snapshot([group(count=9)], [ready(used=4)], [pool(**settings)])
+    found = plan(view)
+    assert launched(found) == 0
+    assert found.next_due == NOW + due
+    assert launched(plan(later(view, due - 1))) == 0
+    assert launched(plan(later(view, due))) > 0
+
+
+def test_without_anything_to_wait_for_only_an_event_wakes_it() -> None:
+    assert plan(snapshot()).next_due is None
+
+
+def test_step_launches_one_at_a_time() -> None:
+    view = snapshot([group(count=9)], pools=[pool(law="step")])
+    assert launched(plan(view)) == 1
+    assert codes(plan(view)) == ["step-one"]
+    assert launched(plan(snapshot([group(count=9)], [launching()], [pool(law="step")]))) == 1
+
+
+def test_backlog_launches_whatever_fits() -> None:
+    by_number = pool(law="backlog", law_options={"target_jobs": 2})
+    assert launched(plan(snapshot([group(count=9)], pools=[by_number]))) == 5
+
+
+def test_worker_that_goes_is_no_reason_to_launch_at_once() -> None:
+    """What a plan does must not be undone by the next: no flapping."""
+    first = plan(snapshot(workers=[idle("a"), idle("b")], pools=[pool(min_workers=1)]))
+    assert len(first.actions) == 1
+    after = snapshot(workers=[idle("a"), draining("b")], pools=[pool(min_workers=1)], notes=first.notes)
+    assert plan(after).actions == ()
+
+
+# ------------------------------------------------ explain
+
+
+def test_never_when_every_pool_says_never() -> None:
+    pools = [pool("a", Shape(cpus=500)), pool("b", owners=("ann",))]
+    told = explain_group(plan(snapshot([group(owner="bob")], pools=pools)).verdicts)
+    assert told.status == "never"
+    assert told.text.startswith("No pool can ever run it: pool a: cpus: job asks 1, worker has 0.5")
+    assert told.lines[1] == "b: owner: the pool serves ann, the job is bob's"
+
+
+@pytest.mark.parametrize(
+    ("settings", "workers", "status", "text"),
+    [
+        ({}, [ready()], "served", "There is room for it now: pool p: 1 have room on workers that run."),
+        ({}, [launching()], "launching", "Workers for it are on their way: pool p: "),
+        ({"max_workers": 0}, [], "waiting", "It waits: pool p: max-workers: 0 of 0."),
+    ],
+)
+def test_explain_says_how_a_group_stands(settings: dict[str, Any], workers: list[Any], status: str, text: str) -> None:
+    told = explain_group(plan(snapshot([group()], workers, [pool(**settings)])).verdicts)
+    assert told.status == status
+    assert told.text.startswith(text)
+
+
+def test_what_holds_some_of_the_jobs_back_comes_first() -> None:
+    told = explain_group(plan(snapshot([group(count=9)], [ready()], [pool(max_workers=1)])).verdicts)
+    assert told.status == "waiting"
+    assert told.lines == ("p: 4 have room on workers that run; max-workers: 1 of 1",)
+
+
+def test_explain_without_verdicts() -> None:
+    assert explain_group(()).status == "unknown"
+
+
+def test_explain_pool() -> None:
+    [line] = plan(snapshot([group(count=9)], pools=[pool(max_workers=2)])).pools
+    told = explain_pool(line)
+    assert told.text == "Pool p: 2 wanted, 0 requested, 0 observed; launches 2."
+    assert told.lines == ("9 jobs wait: 3 more workers of this shape hold them", "max-workers: 2 of 2")
+    [line] = plan(snapshot()).pools
+    assert explain_pool(line).text.endswith("changes nothing.")
