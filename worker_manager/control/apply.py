@@ -13,7 +13,7 @@ from worker_manager.control.launching import Launches
 from worker_manager.control.ledger import Ledger
 from worker_manager.control.orders import Orders
 from worker_manager.control.pool import ManagedPool, Reach
-from worker_manager.control.reconcile import Reconciler
+from worker_manager.control.reconcile import Reconciler, foreseen
 from worker_manager.policy.derive import derive
 from worker_manager.policy.facts import BacklogFact, Sights
 from worker_manager.policy.model import Drain, End, Launch, Plan, Snapshot, Undrain
@@ -59,6 +59,12 @@ class Applier:
     def snapshot(self, pools: Pools, sights: Mapping[str, Sights], backlog: BacklogFact) -> Snapshot:
         settings = [pool.settings for pool in pools.values()]
         return derive(self._clock.now_ms(), settings, self._ledger.memory(), sights, backlog)
+
+    def foreseen(self, pools: Pools, sights: Mapping[str, Sights], backlog: BacklogFact) -> Snapshot:
+        """The snapshot of a tick of which nothing comes."""
+        now = self._clock.now_ms()
+        settings = [pool.settings for pool in pools.values()]
+        return derive(now, settings, foreseen(self._ledger.memory(), pools, sights, backlog, now), sights, backlog)
 
     # ------------------------------------------------------------ after it
 

@@ -112,6 +112,13 @@ class Manager:
         self._next_tick = self._due(plan, agreed)
         return plan
 
+    def preview(self) -> Plan:
+        """What a tick would decide now. Changes nothing and needs no lease."""
+        self._take_new_pools()
+        told, _ = self._observe(settle=True)
+        sights = self._listings.sights(self._lanes)
+        return decide(self._applier.foreseen(self._pools, sights, told.observation.backlog))
+
     def _observe(self, settle: bool) -> tuple[Told, dict[str, Any]]:
         with_workers = {intent.pool for intent in self._ledger.memory().intents}
         for name, pool in self._pools.items():

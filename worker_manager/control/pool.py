@@ -19,7 +19,7 @@ class ManagedPool:
     setup: tuple[str, ...] = ()
     work_dir: str = ""
     call_timeout_ms: int = 30_000  # the backend's Context.call_timeout_s, and a little more
-    list_every_ms: int = 5_000  # while it has workers
+    list_ms: int | None = None  # how often it is listed while it has workers; None: as its kind allows
     list_idle_ms: int = 60_000  # while it has none
 
     @property
@@ -29,6 +29,13 @@ class ManagedPool:
     @property
     def batch(self) -> int:
         return max(1, min(self.settings.max_batch, self.capabilities.max_batch, LARGEST_BATCH))
+
+    @property
+    def list_every_ms(self) -> int:
+        """A platform whose listings are never behind is close by, and may be asked more often."""
+        if self.list_ms is not None:
+            return self.list_ms
+        return 1_000 if self.capabilities.list_lag_s == 0 else 5_000
 
     def submission(self, manager: str, id: str, tokens: tuple[str, ...]) -> Submission:
         return Submission(

@@ -5,6 +5,7 @@ token is revoked before its intent is forgotten, and a worker that registered in
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from worker_manager.clock import Clock
@@ -14,7 +15,7 @@ from worker_manager.control.pool import ManagedPool, Reach
 from worker_manager.control.writer import Writer
 from worker_manager.errors import WorkerManagerError
 from worker_manager.policy.closing import Closing, closings, note_listing
-from worker_manager.policy.facts import BacklogFact, IntentFact, PoolSettings, Sight, Sights, WorkerFact
+from worker_manager.policy.facts import BacklogFact, IntentFact, Memory, PoolSettings, Sight, Sights, WorkerFact
 from worker_manager.policy.reasons import because
 from worker_manager.sources.base import Source
 
@@ -91,6 +92,30 @@ class Reconciler:
             for fact in backlog.workers
             if fact.state in LIVE and fact.id not in known and fact.pool in pools and fact.id.startswith(self._prefix)
         ]
+
+
+def foreseen(
+    memory: Memory,
+    pools: Mapping[str, ManagedPool],
+    sights: Mapping[str, Sights],
+    backlog: BacklogFact,
+    now: int,
+) -> Memory:
+    """What the ledger would hold after this tick's news. Pure, for a plan that nothing comes of."""
+    heard = {fact.id: fact for fact in backlog.workers}
+    seen = {name: {sight.id: sight for sight in listing.seen} for name, listing in sights.items()}
+    intents = []
+    for intent in memory.intents:
+        pool = pools.get(intent.pool)
+        if pool is not None:
+            listing, sight = sights.get(intent.pool), seen.get(intent.pool, {}).get(intent.id)
+            found = changes_of(intent, pool.settings, listing, sight, heard.get(intent.id), now)
+            intent = replace(intent, **found)
+        intents.append(intent)
+    after = replace(memory, intents=tuple(intents))
+    settings = [pool.settings for pool in pools.values()]
+    over = {closing.intent for closing in closings(now, settings, after, sights, backlog)}
+    return replace(after, intents=tuple(intent for intent in intents if intent.id not in over))
 
 
 def changes_of(

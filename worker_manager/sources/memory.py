@@ -7,6 +7,7 @@ source.unavailable = "the network is down"                 # every call raises S
 """
 
 import hashlib
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -31,6 +32,7 @@ class MemorySource:
         self.commands: list[Command] = []
         self.said_gone: list[str] = []
         self._now_ms = now_ms
+        self._changed = threading.Condition(threading.RLock())
         self._version = 0
         self._groups: dict[str, JobGroup] = {}
         self._workers: dict[str, WorkerFact] = {}
@@ -46,7 +48,7 @@ class MemorySource:
         if jobs:
             oldest = before.oldest if before else self._now_ms()
             self._groups[key] = JobGroup(key=key, asks=asks, count=jobs, oldest=oldest)
-        self._version += 1
+        self._news()
 
     def register(self, worker: str, pool: str, token: str, shape: Shape) -> None:
         """Raises TokenRefused. A repeat is the second registrant: it is refused as well."""
@@ -57,18 +59,23 @@ class MemorySource:
             raise TokenRefused(worker)
         now = self._now_ms()
         self._workers[worker] = WorkerFact(worker, pool, "ready", shape, shape, 0, 0, 0, now, now, now)
-        self._version += 1
+        self._news()
 
     def change(self, worker: str, **fields: Any) -> None:
         """What a worker reports: `running=1`, `state='lost'`, `idle_since=…`."""
         self._workers[worker] = replace(self._workers[worker], **{"seen_at": self._now_ms(), **fields})
-        self._version += 1
+        self._news()
 
     def worker(self, worker: str) -> WorkerFact | None:
         return self._workers.get(worker)
 
     def workers(self) -> tuple[WorkerFact, ...]:
         return tuple(self._workers.values())
+
+    def order(self, command: Command) -> None:
+        """What an operator asks of a pool."""
+        self.commands.append(command)
+        self._news()
 
     def open_tokens(self) -> frozenset[str]:
         """Workers whose join token could still be used."""
@@ -77,12 +84,18 @@ class MemorySource:
 
     # ------------------------------------------------------------ sources.base.Source
 
-    def observe(self, seen_version: int | None, wait_ms: int) -> Observation:  # noqa: ARG002 - it never waits
+    def observe(self, seen_version: int | None, wait_ms: int) -> Observation:
         self._reached()
+        with self._changed:
+            if seen_version is not None:
+                self._changed.wait_for(lambda: self._version > seen_version or bool(self.commands), wait_ms / 1000)
+            return self._observation()
+
+    def _observation(self) -> Observation:
         backlog = BacklogFact(
             version=self._version,
             groups=tuple(self._groups.values()),
-            workers=tuple(self._workers.values()) if self.registers else (),
+            workers=self.workers() if self.registers else (),
             registers=self.registers,
         )
         return Observation(backlog, tuple(self.commands))
@@ -111,7 +124,7 @@ class MemorySource:
         state = "draining" if fact.state == "ready" else fact.state
         code = str(cordon.reason.get("code", ""))
         self._workers[cordon.worker] = replace(fact, state=state, drain_deadline=cordon.deadline, drain_code=code)
-        self._version += 1
+        self._news()
         return generation
 
     def uncordon(self, workers: Sequence[str]) -> tuple[str, ...]:
@@ -133,6 +146,11 @@ class MemorySource:
         self.published.append(report)
         heard = {result["command"] for result in report.get("results", ())}
         self.commands = [command for command in self.commands if command.id not in heard]
+
+    def _news(self) -> None:
+        with self._changed:
+            self._version += 1
+            self._changed.notify_all()
 
     def _reached(self) -> None:
         if self.unavailable:

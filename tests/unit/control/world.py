@@ -54,7 +54,7 @@ class World:
             backend or MemoryBackend(self.platform, context),  # type: ignore[arg-type]
             self.capabilities,
             call_timeout_ms=CALL_MS,
-            list_every_ms=1_000,
+            list_ms=1_000,
             list_idle_ms=1_000,
         )
 
