@@ -55,7 +55,7 @@ def _work(options: Options, work_dir: WorkDir, signals: Signals, journal: Journa
         joining = Joining(options, given.shape, host.facts(os.environ))
         joined = joining.join(boot_ms, lambda ms: _rested(ms, signals), journal)
         journal("registered", hub=str(options.server), shape=given.shape.to_wire())
-        agent = Agent(options, joined, runner, work_dir.path, signals, journal)
+        agent = Agent(options, given.shape, joined, runner, work_dir.path, signals, journal)
         try:
             return agent.run()
         finally:

@@ -19,10 +19,11 @@ from worker.line import Dialer, Line
 from worker.options import Options
 from worker.orders import Order
 from worker.outbox import Outbox
+from worker.protocol import Shape
 from worker.runner import KeeperDied, Runner
 from worker.signals import Signals
 from worker.spool import Spool
-from worker.state import State
+from worker.state import State, Terms
 
 POLL_SLACK_MS = 15_000  # beyond the time that the hub may let a poll wait
 REPORT_TIMEOUT_MS = 20_000
@@ -36,7 +37,14 @@ def boot_ms() -> int:
 
 class Agent:
     def __init__(
-        self, options: Options, joined: Joined, runner: Runner, work_dir: str, signals: Signals, journal: Journal
+        self,
+        options: Options,
+        shape: Shape,
+        joined: Joined,
+        runner: Runner,
+        work_dir: str,
+        signals: Signals,
+        journal: Journal,
     ) -> None:
         now = boot_ms()
         told = joined.registered
@@ -50,7 +58,7 @@ class Agent:
         heartbeat_ms = min(told["heartbeat_ms"], options.heartbeat_ms or told["heartbeat_ms"])
         self._spool = Spool(work_dir)
         self._outbox = Outbox(told["session"], heartbeat_ms, self._spool, now)
-        self._state = State(told, options.terms, self._outbox, joined.asked_at, now)
+        self._state = State(told, terms(options.terms, shape, now), self._outbox, joined.asked_at, now, shape.to_wire())
         self._poller = select.poll()
         self._dialer = Dialer(options.server)
         self._polls = Line(self._dialer, self._poller)
@@ -266,6 +274,10 @@ class Agent:
         self._polls.close()
         self._reports.close()
         self._spool.close()
+
+
+def terms(told: Terms, shape: Shape, now: int) -> Terms:
+    return told if shape.walltime is None else told._replace(ends_at=now + shape.walltime)
 
 
 def _tell(runner: Runner, order: Order) -> None:

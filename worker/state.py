@@ -30,6 +30,9 @@ SETTLE_MS = 300  # after the hub heard of a drain of ours: time for what it assi
 KILL_GRACE_MS = 10_000  # the longest grace of a job when its worker must go
 FAREWELL_MS = 10_000  # how long a worker that was stopped tries to hand back its jobs
 DEAD_MAN_MS = 3_600_000
+LAST_STRETCH_MS = 60_000  # before its walltime ends a worker takes no more
+LAST_MARGIN_MS = 30_000  # and then ends what still runs, so that it goes back and is not lost
+SHAPE_MS = 60_000  # how often the hub hears how much walltime is left
 REMEMBERED = 4096
 
 
@@ -41,6 +44,7 @@ class Terms(NamedTuple):
     max_runs: Optional[int] = None
     dead_man_ms: Optional[int] = None  # None: idle_exit_ms + lease, or an hour
     pass_down: bool = False  # the first signal ends the jobs
+    ends_at: Optional[int] = None  # when the machine is taken away, by our own clock
 
 
 class Drain(NamedTuple):
@@ -52,13 +56,24 @@ class Drain(NamedTuple):
 class State:
     """One session with the hub. `now` is CLOCK_BOOTTIME in ms everywhere."""
 
-    def __init__(self, registered: Registered, terms: Terms, outbox: Outbox, asked_at: int, now: int) -> None:
+    def __init__(
+        self,
+        registered: Registered,
+        terms: Terms,
+        outbox: Outbox,
+        asked_at: int,
+        now: int,
+        shape: Optional[Mapping[str, Any]] = None,
+    ) -> None:
+        """`shape` is what was told at the registration."""
         self.session = registered["session"]
         self.terms = terms
         self.outbox = outbox
         self.queued: Set[Key] = set()
         self.started: Set[Key] = set()
         self.runs = 0
+        self._shape = dict(shape or {})
+        self._shape_told_at = now
         self.drain: Optional[Drain] = None
         self.stopping = ""
         self.leaving = ""  # why; set once nothing is left but to say so
@@ -95,7 +110,7 @@ class State:
         report = self.outbox.acknowledged()
         if report.get("leaving"):
             return [*orders, Exit(OK, report["leaving"])]
-        if report.get("draining") and self.drain is not None and self._drain_known_at is None:
+        if report.get("draining") and self._drains_itself and self._drain_known_at is None:
             self._drain_known_at = now
         for job, epoch in answer.get("stale") or ():
             text = "it was given to another worker"
@@ -163,8 +178,7 @@ class State:
     @property
     def _accepts(self) -> bool:
         """A drain by the hub means that it assigns no more, so what it still sends was meant."""
-        own_drain = self.drain is not None and not self.drain.by_hub
-        return not (self.stopping or self.leaving or self.refused or self.fenced or own_drain)
+        return not (self._drains_itself or self.leaving or self.refused or self.fenced)
 
     def _end_unstarted(self, each: Assignment, outcome: str, reason: str, text: str, now: int) -> None:
         result: Result = {"job": each["job"], "epoch": each["epoch"], "outcome": outcome, "reason": reason}
@@ -178,8 +192,6 @@ class State:
         if told is None:
             if self.drain is not None and self.drain.by_hub and not self.leaving:
                 self.drain = None
-                self._drain_known_at = None
-                self.outbox.tell()
                 return [Say("undrained", {})]
             return []
         deadline = told.get("deadline_ms")
@@ -263,6 +275,7 @@ class State:
             orders = self._begin_drain(Drain("signal", False))
             if self.drain is not None:
                 self.drain = self.drain._replace(by_hub=False)  # it goes even when the hub takes its drain back
+                self.outbox.tell()
         elif self._signals == 2:
             orders = self._stop("signal", "its worker was told to stop", 0, now)
         else:
@@ -295,6 +308,8 @@ class State:
             times.append(self._keeper_until - self.lease.ms // 2)
         if self.drain is not None and self.drain.deadline is not None and not self.stopping:
             times.append(self.drain.deadline)
+        if self.terms.ends_at is not None and self.drain is None and not self.stopping:
+            times.append(self.terms.ends_at - LAST_STRETCH_MS)
         if self._drain_known_at is not None and self._free and not self.leaving:
             times.append(self._drain_known_at + SETTLE_MS)
         if self._leave_by is not None:
@@ -343,6 +358,9 @@ class State:
         """Reasons of our own to take no more."""
         if self.drain is not None or self.stopping:
             return []
+        ends_at = self.terms.ends_at
+        if ends_at is not None and now >= ends_at - LAST_STRETCH_MS:
+            return self._begin_drain(Drain("walltime", False, ends_at - LAST_MARGIN_MS))
         if self.terms.max_runs is not None and self.runs >= self.terms.max_runs:
             return self._begin_drain(Drain("max-runs", False))
         idle_ends = self._idle_ends
@@ -366,8 +384,16 @@ class State:
         return self.outbox.due_at(len(self.queued))
 
     def report(self, now: int) -> Report:
-        draining = self.drain is not None or bool(self.stopping)
-        return self.outbox.take(now, len(self.started), draining, self.leaving)
+        report = self.outbox.take(now, len(self.started), self._drains_itself, self.leaving)
+        if self.terms.ends_at is not None and now >= self._shape_told_at + SHAPE_MS:
+            self._shape_told_at = now
+            report["shape"] = {**self._shape, "walltime": max(0, self.terms.ends_at - now)}
+        return report
+
+    @property
+    def _drains_itself(self) -> bool:
+        """What the hub ordered it need not be told, and may take back."""
+        return bool(self.stopping) or (self.drain is not None and not self.drain.by_hub)
 
 
 def _key(each: Mapping[str, Any]) -> Key:

@@ -10,7 +10,7 @@ from worker.orders import Cancel, EndAll, Exit, Extend, Order, Recall, Say, Star
 from worker.outbox import Outbox
 from worker.runner import Ended, Started
 from worker.spool import Spool
-from worker.state import FAREWELL_MS, SETTLE_MS, State, Terms
+from worker.state import FAREWELL_MS, LAST_MARGIN_MS, LAST_STRETCH_MS, SETTLE_MS, SHAPE_MS, State, Terms
 
 LEASE = 60_000
 
@@ -188,9 +188,12 @@ def test_the_hub_may_take_its_drain_back_but_not_ours() -> None:
     state.polled({"seq": 2, "drain": {"reason": "operator"}}, 2, 2)
     state.polled({"seq": 3, "drain": None}, 3, 3)
     assert state.drain is None
+    assert not state.report(3)["draining"], "the hub may take back only what is not the worker's own"
+    state.reported({"ack": 1}, 3, 3)
     state.signalled(4)
     state.polled({"seq": 4, "drain": None}, 5, 5)
     assert state.drain is not None
+    assert state.report(6)["draining"]
 
 
 def test_a_drains_deadline_counts_by_the_hubs_clock_and_ends_what_still_runs() -> None:
@@ -284,6 +287,24 @@ def test_after_its_number_of_runs_it_takes_no_more_and_leaves() -> None:
     report = state.report(4)
     assert {each["job"]: each["outcome"] for each in report["results"]}["j3"] == "returned"
     assert report["draining"]
+
+
+def test_before_its_walltime_ends_it_takes_no_more_and_then_gives_back_what_runs() -> None:
+    state = a_state(ends_at=3_000_000)
+    assigned(state, "j1", now=2_930_000)
+    state.happened([started("j1")], 2_930_001)
+    assert state.wake_at(2_930_002) == 3_000_000 - LAST_STRETCH_MS
+    state.tick(3_000_000 - LAST_STRETCH_MS)
+    assert state.drain is not None
+    assert state.drain.reason == "walltime"
+    assert only(EndAll, state.tick(3_000_000 - LAST_MARGIN_MS)).reason == "drained"
+
+
+def test_the_hub_hears_how_much_walltime_is_left() -> None:
+    state = a_state(ends_at=3_000_000)
+    assert "shape" not in state.report(100)
+    state.reported({"ack": 1}, 100, 100)
+    assert state.report(SHAPE_MS)["shape"]["walltime"] == 3_000_000 - SHAPE_MS
 
 
 # ---------------------------------------------------------------- refusals and accidents
