@@ -67,11 +67,7 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """From the table: the help imports no command."""
         rows = [(name, line) for name, (_, _, line) in self.commands_at.items()]
-        rows += [
-            (name, command.get_short_help_str(80))
-            for name in super().list_commands(ctx)
-            if (command := super().get_command(ctx, name)) is not None
-        ]
+        rows += [(name, command.get_short_help_str(80)) for name, command in self.commands.items()]
         if rows:
             with formatter.section("Commands"):
                 formatter.write_dl(rows)

@@ -38,6 +38,7 @@ _LIMITS_WITH_TIME = (
     "backoff_cap",
 )
 
+CODALAB_AGENT = "cl-worker"  # speaks another protocol: where a command line names it, our own agent is meant
 DATABASE = Option("database", secret=True)  # its URL may hold a password
 _OWN_HUB = ("listen", "advertise_url", "tls", "tls_certificate", "tls_key", "behind_proxy", "log_level")
 _OWN_HUB_TIMES = ("lease", "retention")
@@ -109,7 +110,7 @@ def _limits(part: PoolPart) -> Limits:
 
 def _worker(part: WorkerPart) -> WorkerSettings:
     return WorkerSettings(
-        executable=tuple(shlex.split(part.executable)) if part.executable else (),
+        executable=() if part.executable in (None, CODALAB_AGENT) else tuple(shlex.split(part.executable)),
         work_dir=part.work_dir,
         max_runs=part.max_runs,
         idle_exit_ms=part.idle_exit,

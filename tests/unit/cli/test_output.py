@@ -1,0 +1,210 @@
+"""The formats of `get`, `describe` and `explain`, with fixed data."""
+
+import json
+
+import yaml
+
+from tests.unit.cli.house import NOW, FakeHub, House, lines
+
+JOB = {
+    "id": "j1",
+    "name": "train",
+    "owner": "ada",
+    "queue": "default",
+    "priority": 0,
+    "state": "running",
+    "command": ["python", "train.py"],
+    "resources": {"cpus": 2000, "memory": 4 << 30},
+    "worker": "main-0001-0",
+    "attempt": 1,
+    "submitted_ms": NOW - 90_000,
+    "run_ms": 61_000,
+    "unservable": None,
+    "text": "",
+}
+STUCK = {
+    **JOB,
+    "id": "j2",
+    "name": "",
+    "state": "queued",
+    "worker": None,
+    "run_ms": None,
+    "resources": {"cpus": 500},
+} | {"unservable": {"code": "memory", "numbers": {}, "text": "memory: job asks 96 GiB, worker has 64 GiB"}}
+ARRAY = {**JOB, "id": "j3", "array": {"count": 10, "succeeded": 4, "failed": 1, "queued": 5}, "state": "running"}
+
+
+def house(*pages: object) -> House:
+    return House(FakeHub({("GET", "/v1/jobs"): list(pages)}))
+
+
+def page(*jobs: object, following: str | None = None) -> dict[str, object]:
+    return {"jobs": list(jobs), "next": following}
+
+
+def test_a_table_has_a_line_for_each_job() -> None:
+    assert lines(house(page(JOB, STUCK)).ok("get", "jobs")) == [
+        "ID  NAME   STATE    ASKS          WORKER       RAN   AGE    WHY",
+        "j1  train  running  2 cpu, 4 GiB  main-0001-0  1m1s  1m30s  -",
+        "j2  -      queued   0.5 cpu       -            -     1m30s  no pool can serve it: memory: job asks 96 GiB, "
+        "worker has 64 GiB",
+    ]
+
+
+def test_an_array_says_how_far_it_is() -> None:
+    assert "running 5/10" in house(page(ARRAY)).ok("get", "jobs")
+
+
+def test_wide_shows_more() -> None:
+    head = lines(house(page(JOB)).ok("get", "jobs", "-o", "wide"))[0]
+    assert {"OWNER", "QUEUE", "PRIORITY", "TRY", "COMMAND"} <= set(head.split())
+
+
+def test_json_has_a_versioned_schema_and_loses_nothing() -> None:
+    document = json.loads(house(page(JOB, following="c1")).ok("get", "jobs", "-o", "json", "--limit", "1"))
+    assert document == {"apiVersion": "worker-manager/v1", "kind": "JobList", "items": [JOB], "next": "c1"}
+
+
+def test_yaml_is_the_same_document() -> None:
+    document = yaml.safe_load(house(page(JOB)).ok("get", "jobs", "-o", "yaml"))
+    assert document == {"apiVersion": "worker-manager/v1", "kind": "JobList", "items": [JOB]}
+
+
+def test_names_are_one_a_line() -> None:
+    assert house(page(JOB, STUCK)).ok("get", "jobs", "-o", "name") == "j1\nj2\n"
+
+
+def test_pages_are_joined_up_to_the_limit_and_the_rest_is_offered() -> None:
+    there = house(page(JOB, following="c1"), page(STUCK, following="c2"))
+    result = there.run("get", "jobs", "--limit", "2", "--state", "queued", "--owner", "ada")
+    assert [asked.params for asked in there.hub.asked] == [
+        {"state": "queued", "owner": "ada", "limit": 2},
+        {"state": "queued", "owner": "ada", "limit": 1, "cursor": "c1"},
+    ]
+    assert result.stderr == "more: --cursor c2\n"
+    assert result.stdout.count("\n") == 3
+
+
+def test_what_a_job_is_called_cannot_speak_to_the_terminal() -> None:
+    shown = house(page({**JOB, "name": "a\x1b[31m\nb"})).ok("get", "jobs")
+    assert "\x1b" not in shown
+    assert len(lines(shown)) == 2
+
+
+def test_colour_is_a_choice_and_off_where_nobody_looks() -> None:
+    there = house(page(JOB))
+    assert "\x1b" not in there.ok("get", "jobs")
+    assert "\x1b[36mrunning\x1b[0m" in there.ok("--color", "always", "get", "jobs")
+
+
+def test_an_empty_list_is_a_head_without_lines() -> None:
+    assert lines(house(page()).ok("get", "jobs")) == ["ID  NAME  STATE  ASKS  WORKER  RAN  AGE  WHY"]
+
+
+WORKER = {
+    "id": "main-0001-0",
+    "pool": "local",
+    "manager": "main",
+    "state": "draining",
+    "shape": {"cpus": 2000, "memory": 4 << 30},
+    "free": {"cpus": 0, "memory": 1 << 30},
+    "running": 2,
+    "assigned": 0,
+    "runs": 7,
+    "ready_ms": NOW - 3_600_000,
+    "seen_ms": NOW - 2_000,
+    "idle_since_ms": None,
+    "cordon": {"generation": 1, "reason": {"code": "idle", "text": "idle for 5m"}, "deadline_ms": NOW},
+    "host": {"hostname": "n1"},
+}
+
+
+def test_workers() -> None:
+    there = House(FakeHub({("GET", "/v1/workers"): {"workers": [WORKER, {**WORKER, "id": "w2", "pool": "gpu"}]}}))
+    assert lines(there.ok("get", "workers", "--pool", "local")) == [
+        "ID           POOL   STATE     JOBS  DONE  HAS           FREE          AGE  SEEN  IDLE  WHY",
+        "main-0001-0  local  draining  2+0   7     2 cpu, 4 GiB  0 cpu, 1 GiB  1h   2s    -     idle for 5m",
+    ]
+
+
+POOL = {
+    "pool": "local",
+    "manager": "main",
+    "wanted": 4,
+    "requested": 1,
+    "observed": 3,
+    "ready": 3,
+    "idle": 0,
+    "draining": 0,
+    "min_workers": 0,
+    "max_workers": 4,
+    "seen_ms": NOW - 1000,
+    "frozen": None,
+    "reasons": [{"code": "backlog", "text": "12 jobs wait"}, {"code": "max-workers", "text": "max-workers: 4 of 4"}],
+}
+
+
+def test_pools_show_the_three_counts_and_why() -> None:
+    there = House(FakeHub({("GET", "/v1/pools"): {"pools": [POOL]}}))
+    assert lines(there.ok("get", "pools"))[1].split(maxsplit=10) == [
+        *("local", "main", "4", "1", "3", "3", "0", "0", "4", "1s"),
+        "12 jobs wait; max-workers: 4 of 4",
+    ]
+
+
+def test_events() -> None:
+    event = {"seq": 5, "at_ms": NOW, "kind": "job.queued", "subject": "j1", "data": {"owner": "ada"}}
+    there = House(FakeHub({("GET", "/v1/events"): {"events": [event], "next": "c"}}))
+    assert lines(there.ok("get", "events"))[1].split() == [
+        *("2023-11-14", "22:13:20", "UTC", "job.queued", "j1", "owner=ada")
+    ]
+
+
+def test_describe_job_shows_its_attempts_and_its_verdicts() -> None:
+    attempt = {"epoch": 1, "worker": "w1", "outcome": "failed", "exit_code": 3, "run_ms": 1000, "text": "exit status 3"}
+    verdict = {
+        "manager": "main",
+        "pool": "local",
+        "status": "waiting",
+        "jobs": 3,
+        "reason": {"text": "max-workers: 4 of 4"},
+    }
+    there = House(FakeHub({("GET", "/v1/jobs/j2"): {**STUCK, "attempts": [attempt], "why": [verdict]}}))
+    told = there.ok("describe", "job", "j2")
+    assert "Submitted: 2023-11-14 22:11:50 UTC" in told
+    assert "1    w1      failed  3     1s   exit status 3" in told
+    assert "max-workers: 4 of 4" in told
+
+
+def test_describe_in_json_is_the_thing_itself() -> None:
+    there = House(FakeHub({("GET", "/v1/workers/w1"): WORKER}))
+    assert json.loads(there.ok("describe", "worker", "w1", "-o", "json")) == {
+        "apiVersion": "worker-manager/v1",
+        "kind": "Worker",
+        **WORKER,
+    }
+
+
+def test_explain_job_says_why_it_waits() -> None:
+    answer = {
+        "job": "j2",
+        "state": "queued",
+        "text": "no pool can serve it",
+        "ahead": 4,
+        "verdicts": [
+            {"pool": "local", "status": "never", "reason": {"code": "memory", "text": "memory: job asks 96 GiB"}}
+        ],
+    }
+    told = House(FakeHub({("GET", "/v1/jobs/j2/explain"): answer})).ok("explain", "job", "j2")
+    assert told.startswith("j2 is queued: no pool can serve it\n4 jobs are ahead of it\n")
+    assert "memory: job asks 96 GiB" in told
+
+
+def test_explain_pool_says_why_it_is_as_large_as_it_is() -> None:
+    answer = {**POOL, "verdicts": [], "decisions": [{"kind": "launch", "count": 2, "reason": {"text": "12 jobs wait"}}]}
+    told = House(FakeHub({("GET", "/v1/pools/local/explain"): answer})).ok("explain", "pool", "local")
+    assert lines(told) == [
+        "local: 4 wanted, 1 requested, 3 observed",
+        "because 12 jobs wait; max-workers: 4 of 4",
+        "  launch: 12 jobs wait",
+    ]
