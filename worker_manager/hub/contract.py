@@ -326,8 +326,8 @@ class HubStore(Protocol):
 
     def publish(self, manager: str, report: Mapping[str, Any]) -> "Future[None]": ...
 
-    def claim_launch(self, manager: str, claim: Claim) -> "Future[None]":
-        """Idempotent by submission. Raises CoverageTaken."""
+    def claim_launch(self, manager: str, claim: Claim, owner: str = "") -> "Future[None]":
+        """Idempotent by submission. `owner`: the manager's token's. Raises CoverageTaken."""
         ...
 
     def bury(self, manager: str, workers: Sequence[str], reason: str) -> "Future[list[str]]": ...

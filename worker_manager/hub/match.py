@@ -1,8 +1,8 @@
 """Which waiting jobs go to a worker. Pure.
 
 First what fits into its free room: by priority, then by age. Then prefetch: jobs that wait on the worker itself, so
-that a slot that falls free need not wait for a round trip. Prefetched work is limited to half a second of *measured* run
-time for each slot; jobs whose run time nobody has measured are never prefetched (else long ones would hide on a worker).
+that a slot that falls free need not wait for a round trip. Prefetched work is limited to half a second of *measured*
+run time for each slot; jobs whose run time nobody has measured are never prefetched: long ones would hide on a worker.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,0 +1,214 @@
+"""What only time changes: leases that end, prefetched jobs that wait too long, retention."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import bindparam, delete, func, select, update
+
+from worker.protocol import JobState, WorkerState
+from worker_manager.hub.contract import Purged, Swept
+from worker_manager.hub.states import WorkerEvent
+from worker_manager.hub.store.agents import bury_worker, revive
+from worker_manager.hub.store.fleet import active_jobs, load, load_of, notify, save, settle
+from worker_manager.hub.store.grouping import forget_old_groups
+from worker_manager.hub.store.moves import COLUMNS, Moves
+from worker_manager.hub.store.operating import expire_commands
+from worker_manager.hub.store.tables import (
+    HUNGRY_SQL,
+    ON_WORKER_SQL,
+    WHOLE,
+    arrays,
+    attempts,
+    dependencies,
+    events,
+    idempotency,
+    intents,
+    jobs,
+    log_chunks,
+    notices,
+    segments,
+    workers,
+)
+
+_SEEN = update(workers).where(workers.c.id == bindparam("worker")).values(seen_ms=bindparam("at"))
+_SILENT = select(workers.c.id).where(
+    workers.c.state.in_((WorkerState.READY, WorkerState.DRAINING)), workers.c.seen_ms < bindparam("before")
+)
+_BACK = select(workers.c.id).where(workers.c.state == WorkerState.LOST, workers.c.seen_ms >= bindparam("since"))
+_ANY_HUNGRY = select(workers.c.id).where(HUNGRY_SQL, workers.c.assigned == 0).limit(1)
+_WAITING_LONG = (
+    select(*COLUMNS)
+    .where(ON_WORKER_SQL, jobs.c.state == JobState.ASSIGNED, jobs.c.assigned_ms < bindparam("before"))
+    .limit(256)
+)
+_RECALLED = select(notices.c.id, notices.c.idx, notices.c.epoch).where(notices.c.kind == "recall")
+
+
+def sweep(moves: Moves, seen: Mapping[str, int], acks: Mapping[str, int], booted_ms: int) -> Swept:
+    """`seen` and `acks` are what polls told since the last sweep. After a start every worker has a full lease."""
+    if seen:
+        moves.connection.execute(_SEEN, [{"worker": name, "at": at} for name, at in seen.items()])
+    if acks:
+        moves.connection.execute(
+            delete(notices).where(notices.c.worker == bindparam("of"), notices.c.seq <= bindparam("ack")),
+            [{"of": name, "ack": ack} for name, ack in acks.items()],
+        )
+    _welcome_back(moves, seen)
+    lost = _end_leases(moves, booted_ms)
+    recalled = _recall(moves)
+    expired = expire_commands(moves)
+    forget_old_groups(moves.batch)
+    moves.flush()
+    return Swept(tuple(lost), recalled, expired)
+
+
+def _welcome_back(moves: Moves, seen: Mapping[str, int]) -> None:
+    """Lost workers that polled again, before they report."""
+    for name in seen:
+        worker = load(moves, name)
+        if worker is not None and worker.state == WorkerState.LOST:
+            revive(moves, worker)
+            settle(moves, worker, load_of(moves, worker, []))
+            save(moves, worker)
+            moves.batch.new_work = True
+
+
+def _end_leases(moves: Moves, booted_ms: int) -> list[str]:
+    now, lease = moves.batch.now, moves.settings.lease_ms
+    if now - booted_ms < lease:
+        return []
+    names = moves.connection.execute(_SILENT, {"before": now - lease}).scalars().all()
+    for name in names:
+        worker = load(moves, name)
+        if worker is None:
+            continue
+        silent = now - worker.seen_ms
+        bury_worker(moves, worker, WorkerEvent.SILENT, f"no sign of life for {silent} ms", active_jobs(moves, name))
+        settle(moves, worker, load_of(moves, worker, []))
+        save(moves, worker)
+    return list(names)
+
+
+def _recall(moves: Moves) -> int:
+    """While a worker without anything to do is there, ask for jobs back that wait on another for too long."""
+    if not moves.settings.recall_ms or moves.connection.execute(_ANY_HUNGRY).first() is None:
+        return 0
+    before = moves.batch.now - moves.settings.recall_ms
+    rows = moves.connection.execute(_WAITING_LONG, {"before": before}).all()
+    if not rows:
+        return 0
+    asked = {tuple(row) for row in moves.connection.execute(_RECALLED)}
+    rows = [row for row in rows if (row.id, row.idx, row.epoch) not in asked]
+    for name in sorted({row.worker for row in rows}):
+        worker = load(moves, name)
+        if worker is not None and worker.state in (WorkerState.READY, WorkerState.DRAINING):
+            notify(moves, worker, "recall", [row for row in rows if row.worker == name], "others-are-free")
+            save(moves, worker)
+    return len(rows)
+
+
+# ---------------------------------------------------------------- retention
+
+_OLD_JOBS = (
+    select(jobs.c.id, jobs.c.tasks, jobs.c.state)
+    .where(jobs.c.ended_ms.is_not(None), jobs.c.ended_ms < bindparam("before"), jobs.c.idx == WHOLE)
+    .order_by(jobs.c.ended_ms)
+    .limit(bindparam("most"))
+)
+
+
+def purge(moves: Moves, limit: int) -> Purged:
+    before = moves.batch.now - moves.settings.retention_ms
+    whole = moves.connection.execute(_OLD_JOBS, {"before": before, "most": limit}).all()
+    removed, more = _purge_jobs(moves, [(row.id, row.tasks, row.state) for row in whole], limit)
+    old_events = _purge_older(moves, events.c.seq, events.c.at_ms < before, limit)
+    _purge_older(moves, idempotency.c.key, idempotency.c.created_ms < before, limit)
+    gone = (workers.c.state == WorkerState.GONE) & (workers.c.gone_ms < before)
+    _purge_older(moves, workers.c.id, gone, limit)
+    closed = (intents.c.state != "open") & (intents.c.created_ms < before)
+    still_there = select(workers.c.id).where(workers.c.id == intents.c.worker).exists()
+    _purge_older(moves, intents.c.worker, closed & ~still_there, limit)
+    unused = _unused_segments(moves)
+    return Purged(removed, old_events, unused, more or old_events >= limit)
+
+
+def _purge_jobs(moves: Moves, whole: list[tuple[int, int | None, str]], limit: int) -> tuple[int, bool]:
+    """Each with its tasks, attempts and logs; of a long array only as many tasks as one step may take."""
+    removed = 0
+    for number, tasks, state in whole:
+        if removed >= limit:
+            return removed, True
+        taken = _remove_rows(moves, number, limit - removed) if tasks else 0
+        removed += taken
+        if tasks and taken >= limit - removed + taken and _tasks_left(moves, number):
+            return removed, True
+        _forget_attempts(moves, number, [WHOLE])
+        _untally(moves, number, tasks, state)
+        moves.connection.execute(delete(jobs).where(jobs.c.id == number, jobs.c.idx == WHOLE))
+        moves.connection.execute(delete(arrays).where(arrays.c.id == number))
+        moves.connection.execute(delete(dependencies).where(dependencies.c.job_id == number))
+        removed += 1
+    return removed, len(whole) >= limit
+
+
+def _untally(moves: Moves, number: int, tasks: int | None, state: str) -> None:
+    if not tasks:
+        moves.tally(state, -1)
+        return
+    row = moves.connection.execute(select(arrays).where(arrays.c.id == number)).one()
+    for of_tasks in JobState.FINAL:
+        moves.tally(of_tasks, -getattr(row, of_tasks))
+
+
+def _remove_rows(moves: Moves, number: int, most: int) -> int:
+    found = (
+        moves.connection.execute(select(jobs.c.idx).where(jobs.c.id == number, jobs.c.idx != WHOLE).limit(most))
+        .scalars()
+        .all()
+    )
+    for start in range(0, len(found), 500):
+        part = list(found[start : start + 500])
+        _forget_attempts(moves, number, part)
+        moves.connection.execute(delete(jobs).where(jobs.c.id == number, jobs.c.idx.in_(part)))
+    return len(found)
+
+
+def _tasks_left(moves: Moves, number: int) -> bool:
+    return (
+        moves.connection.execute(select(jobs.c.idx).where(jobs.c.id == number, jobs.c.idx != WHOLE).limit(1)).first()
+        is not None
+    )
+
+
+def _forget_attempts(moves: Moves, number: int, tasks: list[int]) -> None:
+    moves.connection.execute(delete(attempts).where(attempts.c.id == number, attempts.c.idx.in_(tasks)))
+    mine = (log_chunks.c.id == number, log_chunks.c.idx.in_(tasks))
+    counts = moves.connection.execute(
+        select(log_chunks.c.segment, func.count()).where(*mine).group_by(log_chunks.c.segment)
+    ).all()
+    for segment, count in counts:
+        moves.connection.execute(
+            update(segments).where(segments.c.segment == segment).values(chunks=segments.c.chunks - count)
+        )
+    if counts:
+        moves.connection.execute(delete(log_chunks).where(*mine))
+
+
+def _purge_older(moves: Moves, key: Any, condition: Any, limit: int) -> int:
+    old = select(key).where(condition).limit(limit)
+    return int(moves.connection.execute(delete(key.table).where(condition, key.in_(old))).rowcount)
+
+
+def _unused_segments(moves: Moves) -> tuple[str, ...]:
+    """Not the newest ones: they may still be written to."""
+    rested = moves.batch.now - min(moves.settings.retention_ms, 3_600_000)
+    unused = (
+        moves.connection.execute(
+            select(segments.c.segment).where(segments.c.chunks <= 0, segments.c.newest_ms < rested).limit(100)
+        )
+        .scalars()
+        .all()
+    )
+    if unused:
+        moves.connection.execute(delete(segments).where(segments.c.segment.in_(unused)))
+    return tuple(unused)

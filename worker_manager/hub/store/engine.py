@@ -1,0 +1,111 @@
+"""Connections, their settings, and the translation of the database's errors.
+
+SQLite runs in WAL mode with synchronous=FULL: what was committed survives a power cut. Two engines stand beside each
+other: one connection that writes, and a pool of connections that only read.
+"""
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool, QueuePool
+
+from worker_manager.errors import StoreError
+
+BUSY_MS = 5_000
+NETWORK_FILE_SYSTEMS = frozenset(
+    {"nfs", "nfs4", "lustre", "cifs", "smb3", "smbfs", "glusterfs", "ceph", "gpfs", "beegfs", "fuse.sshfs", "afs", "9p"}
+)
+
+
+class StoreBroken(StoreError):
+    """The disk did not keep what it was given to keep: the process must end, and start again from what is there."""
+
+
+def file_system_of(path: Path, mounts: str) -> str:
+    """The type of the file system that holds `path`, from the text of /proc/mounts; '' when it is not there."""
+    best, kind = "", ""
+    for line in mounts.splitlines():
+        words = line.split(" ")
+        if len(words) < 3:
+            continue
+        point = words[1].encode().decode("unicode_escape") if "\\" in words[1] else words[1]
+        if path.is_relative_to(point) and len(point) >= len(best):
+            best, kind = point, words[2]
+    return kind
+
+
+def refuse_network_file_system(path: Path, mounts: str) -> None:
+    kind = file_system_of(path, mounts)
+    if kind in NETWORK_FILE_SYSTEMS:
+        raise StoreError(
+            f"{path} is on {kind}, where SQLite's write-ahead log does not work: "
+            "choose a state directory on a local disk (--state-dir), or use PostgreSQL"
+        )
+
+
+def writing_engine(url: str) -> Engine:
+    """One connection, for the writer's thread."""
+    engine = create_engine(url, poolclass=NullPool, **_arguments(url))
+    if engine.dialect.name == "sqlite":
+        _prepare_sqlite(engine, "BEGIN IMMEDIATE", query_only=False)
+    return engine
+
+
+def reading_engine(url: str, connections: int = 8) -> Engine:
+    engine = create_engine(
+        url, poolclass=QueuePool, pool_size=connections, max_overflow=0, pool_timeout=30, **_arguments(url)
+    )
+    if engine.dialect.name == "sqlite":
+        _prepare_sqlite(engine, "BEGIN", query_only=True)
+    return engine
+
+
+def _arguments(url: str) -> dict[str, Any]:
+    if not url.startswith("sqlite"):
+        return {}
+    return {"connect_args": {"isolation_level": None, "check_same_thread": False, "timeout": BUSY_MS / 1000}}
+
+
+def _prepare_sqlite(engine: Engine, begin: str, *, query_only: bool) -> None:
+    @event.listens_for(engine, "connect")
+    def settle(connection: sqlite3.Connection, _record: object) -> None:
+        for pragma in (
+            f"busy_timeout={BUSY_MS}",
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "cache_size=-32768",
+            "temp_store=MEMORY",
+            "mmap_size=268435456",
+            "wal_autocheckpoint=4000",
+            f"query_only={int(query_only)}",
+        ):
+            connection.execute("PRAGMA " + pragma)
+
+    @event.listens_for(engine, "begin")
+    def begin_ourselves(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+
+def translated(error: DBAPIError, where: str) -> StoreError:
+    """What a person can do about it."""
+    name = str(getattr(error.orig, "sqlite_errorname", ""))
+    words = str(error.orig)
+    if name.startswith("SQLITE_FULL") or "disk is full" in words:
+        return StoreError(f"the disk of {where} is full: free some space; nothing of this was stored")
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return StoreError(f"{where} is locked by another process for longer than {BUSY_MS // 1000} s: try again")
+    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        return StoreError(
+            f"{where} is damaged ({words}): restore it from a backup, or move it away to begin with an empty one"
+        )
+    if name.startswith("SQLITE_READONLY"):
+        return StoreError(f"{where} cannot be written: {words}")
+    if name.startswith("SQLITE_IOERR"):
+        return StoreBroken(f"reading or writing {where} failed ({name}): look at the disk and the kernel's log")
+    if name.startswith("SQLITE_CANTOPEN"):
+        return StoreError(f"{where} cannot be opened: {words}")
+    return StoreError(f"{where}: {words}")

@@ -1,0 +1,381 @@
+"""The store: every operation of the contract, each a line that says whether it writes or reads.
+
+Writes go through the one writer; reads through connections of their own. What polls tell (signs of life, acknowledged
+numbers) is kept in memory and written by the next sweep: losing it costs nothing, because a start grants full leases.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, bindparam, insert, select, update
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from worker.protocol import Polled, Register, Registered, Report, Reported
+from worker_manager.clock import Clock
+from worker_manager.errors import StoreError
+from worker_manager.hub.contract import (
+    BACKLOG,
+    EVENTS,
+    Access,
+    Claim,
+    CordonOrder,
+    JobFilter,
+    Listener,
+    LogPiece,
+    LogView,
+    NewJob,
+    Purged,
+    Settings,
+    Swept,
+    Wire,
+)
+from worker_manager.hub.refusals import Overloaded
+from worker_manager.hub.store import agents, chores, launching, operating, reading, schema, submitting, views
+from worker_manager.hub.store.engine import reading_engine, refuse_network_file_system, translated, writing_engine
+from worker_manager.hub.store.fleet import feed_hungry
+from worker_manager.hub.store.grouping import ShapeBook
+from worker_manager.hub.store.meta import raise_number, read_number
+from worker_manager.hub.store.moves import Moves
+from worker_manager.hub.store.tables import commands, events, tallies, tokens
+from worker_manager.hub.store.values import dump
+from worker_manager.hub.store.verdicts import VerdictBook
+from worker_manager.hub.store.writer import Batch, GroupWriter
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+FILE = "hub.sqlite"
+_TALLY = update(tallies).where(tallies.c.state == bindparam("of")).values(count=tallies.c.count + bindparam("by"))
+_PENDING = select(commands.c.manager).where(commands.c.state == "pending").distinct()
+
+
+class Store:
+    """Implements `contract.HubStore`."""
+
+    def __init__(self, writes: Engine, reads: Engine, where: str, clock: Clock, settings: Settings) -> None:
+        self.settings = settings
+        self._clock = clock
+        self._where = where
+        self._reads = reads
+        self._writes = writes
+        self._book = ShapeBook()
+        self._verdicts = VerdictBook()
+        self._limits = agents.limits_of(settings)
+        self._lock = threading.Lock()
+        self._seen: dict[str, int] = {}
+        self._acks: dict[str, int] = {}
+        self._booted_ms = clock.now_ms()
+        self.feed_failures = 0
+        with reads.connect() as connection:
+            self._version = read_number(connection, "backlog_version")
+            self._commanded = set(connection.execute(_PENDING).scalars())
+        self._writer = GroupWriter(writes, where, clock, self._finish, self._book.clear, settings.max_pending_writes)
+
+    @classmethod
+    def open(cls, place: str | Path, clock: Clock, settings: Settings) -> "Store":
+        url, where = _located(place)
+        writes = writing_engine(url)
+        try:
+            schema.prepare(writes, where)
+            return cls(writes, reading_engine(url), where, clock, settings)
+        except DBAPIError as error:
+            writes.dispose()
+            raise translated(error, where) from error
+        except BaseException:
+            writes.dispose()
+            raise
+
+    # ------------------------------------------------------------ the two ways in
+
+    def _write(self, act: Callable[[Moves], T]) -> "Future[T]":
+        return self._writer.submit(lambda batch: act(Moves(batch, self._book, self.settings)))
+
+    def _read(self, ask: Callable[[Connection], T]) -> T:
+        try:
+            with self._reads.connect() as connection:
+                return ask(connection)
+        except PoolTimeout:
+            raise Overloaded("too many reads wait for the database: try again in a moment") from None
+        except DBAPIError as error:
+            raise translated(error, self._where) from error
+
+    def _finish(self, batch: Batch) -> None:
+        """The last words of a commit: hungry workers are fed, then the books are closed."""
+        if batch.new_work:
+            self._feed(batch)
+        if batch.tallies:
+            _count_states(batch)
+        if batch.events:
+            rows = [{**event, "data": dump(event["data"]), "at_ms": batch.now} for event in batch.events]
+            batch.connection.execute(insert(events), rows)
+            batch.topics.add(EVENTS)
+        if batch.backlog_changed:
+            version = raise_number(batch.connection, "backlog_version")
+            batch.topics.add(BACKLOG)
+            batch.on_commit.append(lambda: setattr(self, "_version", version))
+
+    def _feed(self, batch: Batch) -> None:
+        """A mistake in the matching must not keep results from being stored: it is undone and told."""
+        batch.connection.exec_driver_sql("SAVEPOINT feed")
+        round_of = Batch(batch.connection, batch.now)
+        try:
+            moves = Moves(round_of, self._book, self.settings)
+            feed_hungry(moves, self._limits)
+            moves.flush()
+        except DBAPIError:
+            raise
+        except Exception:
+            log.exception("giving jobs to workers failed")
+            self.feed_failures += 1
+            batch.connection.exec_driver_sql("ROLLBACK TO feed")
+            self._book.clear()
+        else:
+            batch.take(round_of)
+        batch.connection.exec_driver_sql("RELEASE feed")
+
+    # ------------------------------------------------------------ life
+
+    def listen(self, listener: Listener) -> None:
+        self._writer.listen(listener)
+
+    def healthy(self) -> str | None:
+        return self._writer.trouble
+
+    def failed(self) -> "Future[None]":
+        return self._writer.failed
+
+    def close(self) -> None:
+        self._writer.close()
+        self._reads.dispose()
+        self._writes.dispose()
+
+    def sweep(self) -> "Future[Swept]":
+        with self._lock:
+            seen, self._seen = self._seen, {}
+            acks, self._acks = self._acks, {}
+        return self._write(lambda moves: self._swept(moves, seen, acks))
+
+    def _swept(self, moves: Moves, seen: Mapping[str, int], acks: Mapping[str, int]) -> Swept:
+        found = chores.sweep(moves, seen, acks, self._booted_ms)
+        self._recount_commands(moves)
+        return found
+
+    def purge(self, limit: int = 1000) -> "Future[Purged]":
+        return self._write(lambda moves: chores.purge(moves, limit))
+
+    # ------------------------------------------------------------ access
+
+    def authenticate(self, token_sha256: str) -> Access | None:
+        def ask(connection: Connection) -> Access | None:
+            row = connection.execute(select(tokens).where(tokens.c.sha256 == token_sha256)).first()
+            if row is None or (row.expires_ms is not None and row.expires_ms <= self._clock.now_ms()):
+                return None
+            wire = operating.token_wire(row)
+            return Access(wire["id"], wire["owner"], frozenset(wire["scopes"]))
+
+        return self._read(ask)
+
+    def create_token(
+        self, token_sha256: str, owner: str, scopes: Sequence[str], expires_ms: int | None, by: str
+    ) -> "Future[Wire]":
+        return self._write(lambda m: operating.create_token(m, token_sha256, owner, scopes, expires_ms, by))
+
+    def list_tokens(self) -> list[Wire]:
+        query = select(tokens).order_by(tokens.c.created_ms, tokens.c.id)
+        return self._read(lambda c: [operating.token_wire(row) for row in c.execute(query)])
+
+    def delete_token(self, token: str, by: str) -> "Future[None]":
+        return self._write(lambda m: operating.delete_token(m, token, by))
+
+    # ------------------------------------------------------------ jobs
+
+    def submit_jobs(
+        self, owner: str, jobs: Sequence[NewJob], key: str | None = None, request_sha256: str = ""
+    ) -> "Future[list[Wire]]":
+        return self._write(lambda m: submitting.submit(m, owner, jobs, key, request_sha256))
+
+    def cancel_job(self, job: str, owner: str | None, by: str) -> "Future[tuple[bool, Wire]]":
+        def act(moves: Moves) -> tuple[bool, Wire]:
+            changed = submitting.cancel(moves, job, owner, by)
+            return changed, reading.get_job(moves.connection, job, self._verdicts.read(moves.connection))
+
+        return self._write(act)
+
+    def get_job(self, job: str) -> Wire:
+        return self._read(lambda c: reading.get_job(c, job, self._verdicts.read(c)))
+
+    def list_jobs(self, wanted: JobFilter) -> tuple[list[Wire], str | None]:
+        return self._read(lambda c: reading.list_jobs(c, wanted, self._verdicts.read(c)))
+
+    def explain_job(self, job: str) -> Wire:
+        return self._read(lambda c: reading.explain_job(c, job, self._verdicts.read(c)))
+
+    def log_view(self, job: str, attempt: int | None = None, offset: int = 0, limit: int = 1000) -> LogView:
+        return self._read(lambda c: reading.log_view(c, job, attempt, offset, limit))
+
+    # ------------------------------------------------------------ workers' own calls
+
+    def register(self, message: Register, token_sha256: str) -> "Future[Registered]":
+        return self._write(lambda m: agents.register(m, message, token_sha256))
+
+    def poll(self, worker: str, credential_sha256: str, session: int, ack: int) -> Polled:
+        polled = self._read(lambda c: reading.poll(c, worker, credential_sha256, session, ack))
+        now = self._clock.now_ms()
+        with self._lock:
+            self._seen[worker] = now
+            if ack:
+                self._acks[worker] = max(ack, self._acks.get(worker, 0))
+        polled["lease_ms"] = self.settings.lease_ms
+        polled["now_ms"] = now
+        return polled
+
+    def report(
+        self, worker: str, credential_sha256: str, message: Report, logs: Sequence[LogPiece] = ()
+    ) -> "Future[Reported]":
+        return self._write(lambda m: agents.report(m, worker, credential_sha256, message, logs))
+
+    # ------------------------------------------------------------ operators
+
+    def get_worker(self, worker: str) -> Wire:
+        return self._read(lambda c: views.get_worker(c, worker))
+
+    def list_workers(self, pools: Sequence[str] | None = None, gone: bool = False) -> list[Wire]:
+        return self._read(lambda c: views.list_workers(c, pools, gone, self._clock.now_ms()))
+
+    def drain_worker(self, worker: str, by: str, reason: str = "", deadline_ms: int | None = None) -> "Future[Wire]":
+        def act(moves: Moves) -> Wire:
+            operating.drain(moves, worker, by, reason, deadline_ms)
+            return views.get_worker(moves.connection, worker)
+
+        return self._write(act)
+
+    def undrain_worker(self, worker: str, by: str) -> "Future[Wire]":
+        def act(moves: Moves) -> Wire:
+            operating.undrain(moves, worker, by)
+            return views.get_worker(moves.connection, worker)
+
+        return self._write(act)
+
+    def delete_worker(self, worker: str, force: bool, grace_ms: int, by: str) -> "Future[Wire]":
+        def act(moves: Moves) -> Wire:
+            command = operating.delete_worker(moves, worker, force, grace_ms, by)
+            self._recount_commands(moves)
+            return {"command": command}
+
+        return self._write(act)
+
+    def list_pools(self) -> list[Wire]:
+        return self._read(views.list_pools)
+
+    def explain_pool(self, pool: str) -> list[Wire]:
+        return self._read(lambda c: views.explain_pool(c, pool))
+
+    def freeze_pool(self, pool: str, until_ms: int, text: str, by: str, manager: str | None = None) -> "Future[Wire]":
+        return self._freeze(pool, "freeze", {"until_ms": until_ms, "text": text}, by, manager)
+
+    def unfreeze_pool(self, pool: str, by: str, manager: str | None = None) -> "Future[Wire]":
+        return self._freeze(pool, "unfreeze", {}, by, manager)
+
+    def _freeze(self, pool: str, kind: str, options: Mapping[str, Any], by: str, manager: str | None) -> "Future[Wire]":
+        def act(moves: Moves) -> Wire:
+            asked = operating.freeze(moves, pool, kind, options, by, manager)
+            self._recount_commands(moves)
+            return {"command": asked[0], "commands": asked}
+
+        return self._write(act)
+
+    def get_command(self, command: str) -> Wire:
+        return self._read(lambda c: views.get_command(c, command))
+
+    def list_events(
+        self, after: str | None = None, kind: str | None = None, subject: str | None = None, limit: int = 100
+    ) -> tuple[list[Wire], str]:
+        return self._read(lambda c: views.list_events(c, after, kind, subject, limit))
+
+    def summary(self, since_ms: int | None = None) -> Wire:
+        return self._read(lambda c: views.summary(c, since_ms, self._clock.now_ms()))
+
+    def info(self) -> Wire:
+        return self._read(lambda c: views.info(c, self._clock.now_ms()))
+
+    # ------------------------------------------------------------ managers
+
+    def backlog(self, manager: str | None = None) -> Wire:
+        return self._read(lambda c: views.backlog(c, manager, self._clock.now_ms()))
+
+    def version(self) -> int:
+        return self._version
+
+    def sync(self, manager: str, pools: Sequence[str]) -> Wire:
+        def ask(connection: Connection) -> Wire:
+            now = self._clock.now_ms()
+            wire = views.backlog(connection, manager, now)
+            wire["workers"] = views.list_workers(connection, pools, False, now, manager)
+            wire["commands"] = views.pending_commands(connection, manager, now)
+            return wire
+
+        return self._read(ask)
+
+    def has_commands(self, manager: str) -> bool:
+        return manager in self._commanded
+
+    def _recount_commands(self, moves: Moves) -> None:
+        """After the commit `has_commands` answers from memory again."""
+        commanded = set(moves.connection.execute(_PENDING).scalars())
+        moves.batch.on_commit.append(lambda: setattr(self, "_commanded", commanded))
+
+    def publish(self, manager: str, report: Mapping[str, Any]) -> "Future[None]":
+        def act(moves: Moves) -> None:
+            operating.publish(moves, manager, report)
+            if report.get("results"):
+                self._recount_commands(moves)
+
+        return self._write(act)
+
+    def claim_launch(self, manager: str, claim: Claim, owner: str = "") -> "Future[None]":
+        return self._write(lambda m: launching.claim_launch(m, manager, owner, claim))
+
+    def bury(self, manager: str, workers: Sequence[str], reason: str) -> "Future[list[str]]":
+        return self._write(lambda m: launching.bury(m, manager, workers, reason))
+
+    def cordon(self, manager: str, orders: Sequence[CordonOrder]) -> "Future[dict[str, int | None]]":
+        return self._write(lambda m: operating.cordon(m, manager, orders))
+
+    def uncordon(self, manager: str, workers: Sequence[str]) -> "Future[list[str]]":
+        return self._write(lambda m: operating.uncordon(m, manager, workers))
+
+    def declare_gone(self, manager: str, workers: Sequence[str], reason: str) -> "Future[None]":
+        return self._write(lambda m: operating.declare_gone(m, manager, workers, reason))
+
+
+def _count_states(batch: Batch) -> None:
+    changed = {state: by for state, by in batch.tallies.items() if by}
+    if not changed:
+        return
+    done = batch.connection.execute(select(tallies.c.state)).scalars()
+    known = set(done)
+    new = [{"state": state, "count": 0} for state in changed if state not in known]
+    if new:
+        batch.connection.execute(insert(tallies), new)
+    batch.connection.execute(_TALLY, [{"of": state, "by": by} for state, by in changed.items()])
+
+
+def _located(place: str | Path) -> tuple[str, str]:
+    """(URL, how people call it). A path is a state directory, made when it is not there."""
+    if "://" in str(place):
+        return str(place), "the database"
+    directory = Path(place).expanduser().resolve()
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mounts = Path("/proc/mounts")
+        if mounts.exists():
+            refuse_network_file_system(directory, mounts.read_text())
+        file = directory / FILE
+        file.touch(mode=0o600, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{directory} cannot hold the hub's database: {error.strerror or error}") from error
+    return f"sqlite+pysqlite:///{file}", str(file)
