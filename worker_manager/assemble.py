@@ -253,6 +253,13 @@ class House:
         self._source.pools = tuple(pools)
         self.manager.reload(list(pools.values()))
 
+    def last_decision(self) -> int:
+        return self._ledger.last_decision()
+
+    def decisions(self, after: int) -> tuple[dict[str, Any], ...]:
+        """Those since then, oldest first: {id, at_ms, pool, action, subject, reason, outcome, text}."""
+        return self._ledger.decisions(after)
+
     # ------------------------------------------------------------ for `up`, which takes its workers with it
 
     def empty(self) -> bool:

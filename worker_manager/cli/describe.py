@@ -107,35 +107,45 @@ def _id_of(job: Any) -> Any:
     return job.get("id", job.get("job")) if isinstance(job, Mapping) else job
 
 
-def _pool(inv: Invocation, pool: Mapping[str, Any]) -> None:
-    numbers = pool.get("plan") or pool
-    show_pairs(
-        [
-            ("Pool", text("pool")(numbers)),
-            ("Manager", text("manager")(pool)),
-            ("Workers", _counts(numbers)),
-            ("Bounds", f"{numbers.get('min_workers', '-')} to {numbers.get('max_workers', '-')}"),
-            ("Why", pool_why({**numbers, **pool})),
-            ("Last seen", moment(pool.get("seen_ms"))),
-        ]
-    )
-    show_verdicts(inv, pool.get("verdicts"))
+def _pool(inv: Invocation, answer: Mapping[str, Any]) -> None:
+    """One for each manager that has a pool of this name."""
+    for pool in answer.get("pools") or ():
+        show_pairs(
+            [
+                ("Pool", text("pool")(pool)),
+                ("Manager", text("manager")(pool)),
+                ("Workers", counts(pool)),
+                ("Bounds", f"{pool.get('min_workers', '-')} to {pool.get('max_workers', '-')}"),
+                ("Why", pool_why(pool)),
+                ("Last seen", moment(pool.get("seen_ms"))),
+            ]
+        )
+        show_verdicts(inv, pool.get("verdicts"))
+        show_decisions(inv, pool.get("decisions"))
+
+
+def counts(pool: Mapping[str, Any]) -> str:
+    names = ("wanted", "requested", "observed", "ready", "idle", "draining")
+    return ", ".join(f"{pool[name]} {name}" for name in names if pool.get(name) is not None)
+
+
+def show_decisions(inv: Invocation, decisions: Any) -> None:
+    """What was done, newest last, and how it went."""
     _table(
         inv,
         "Decisions",
-        pool.get("decisions"),
+        decisions,
         (
-            Column("AT", lambda decision: moment(decision.get("at_ms", decision.get("at")))),
-            Column("WHAT", lambda decision: str(decision.get("kind") or decision.get("action") or "-")),
-            Column("COUNT", text("count")),
-            Column("WHY", lambda decision: sentence(decision.get("reason"))),
+            Column("AT", lambda decision: moment(decision.get("at_ms"))),
+            Column("ACTION", text("action")),
+            Column("SUBJECT", text("subject")),
+            Column("OUTCOME", text("outcome")),
+            Column(
+                "WHY",
+                lambda decision: "; ".join(filter(None, (sentence(decision.get("reason")), decision.get("text")))),
+            ),
         ),
     )
-
-
-def _counts(pool: Mapping[str, Any]) -> str:
-    names = ("wanted", "requested", "observed", "ready", "idle", "draining")
-    return ", ".join(f"{pool[name]} {name}" for name in names if pool.get(name) is not None)
 
 
 def show_verdicts(inv: Invocation, verdicts: Any) -> None:

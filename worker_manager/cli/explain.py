@@ -5,8 +5,8 @@ from urllib.parse import quote
 
 import click
 
-from worker_manager.cli.describe import show_verdicts
-from worker_manager.cli.kinds import pool_why, sentence
+from worker_manager.cli.describe import counts, show_decisions, show_verdicts
+from worker_manager.cli.kinds import pool_why
 from worker_manager.cli.lazy import OurCommand, with_connection
 from worker_manager.cli.output import show_one
 from worker_manager.cli.world import Invocation, takes_invocation
@@ -28,13 +28,10 @@ def explain(inv: Invocation, kind: str, name: str, output: str, **connection: An
         click.echo(f"{answer.get('job', name)} is {answer.get('state', 'unknown')}: {answer.get('text') or '-'}")
         if answer.get("ahead") is not None:
             click.echo(f"{answer['ahead']} jobs are ahead of it")
-    else:
-        numbers = answer.get("plan") or answer
-        click.echo(
-            f"{name}: {numbers.get('wanted', '?')} wanted, {numbers.get('requested', '?')} requested, "
-            f"{numbers.get('observed', '?')} observed"
-        )
-        click.echo(f"because {pool_why({**numbers, **answer})}")
-        for decision in answer.get("decisions") or ():
-            click.echo(f"  {decision.get('kind') or decision.get('action')}: {sentence(decision.get('reason'))}")
-    show_verdicts(inv, answer.get("verdicts"))
+        show_verdicts(inv, answer.get("verdicts"))
+        return
+    for pool in answer.get("pools") or ():
+        click.echo(f"{name} of {pool.get('manager', '-')}: {counts(pool)}")
+        click.echo(f"because {pool_why(pool)}")
+        show_verdicts(inv, pool.get("verdicts"))
+        show_decisions(inv, pool.get("decisions"))

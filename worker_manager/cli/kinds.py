@@ -129,6 +129,9 @@ def sentence(reason: Any) -> str:
 def details(data: Any) -> str:
     if not isinstance(data, Mapping):
         return str(data) if data else NOTHING
-    if "text" in data:
+    if isinstance(data.get("decision"), Mapping):
+        made = data["decision"]
+        return f"{made.get('action')} {made.get('subject')}: {made.get('outcome')}; {sentence(made.get('reason'))}"
+    if data.get("text"):
         return str(data["text"])
     return " ".join(f"{name}={sentence(value)}" for name, value in data.items()) or NOTHING

@@ -64,7 +64,7 @@ class LazyGroup(click.Group):
         except click.NoSuchOption as error:
             raise (_misplaced(ctx, error) if ctx.parent else None) or error from None
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """From the table: the help imports no command."""
         rows = [(name, line) for name, (_, _, line) in self.commands_at.items()]
         rows += [(name, command.get_short_help_str(80)) for name, command in self.commands.items()]

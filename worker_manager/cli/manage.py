@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from worker_manager.cli.narrate import narrated
 from worker_manager.cli.output import show_document
 from worker_manager.cli.world import API_VERSION, Invocation
 from worker_manager.config.settings import Settings
@@ -63,7 +64,8 @@ def stand(house: "House", read: Callable[[], Settings]) -> int:
     }
     timer = _timer(house)
     try:
-        house.manager.run()
+        with narrated(house):
+            house.manager.run()
     finally:
         if timer is not None:
             timer.cancel()

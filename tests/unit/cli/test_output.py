@@ -200,11 +200,53 @@ def test_explain_job_says_why_it_waits() -> None:
     assert "memory: job asks 96 GiB" in told
 
 
+DECISION = {
+    "id": 1,
+    "at_ms": NOW,
+    "pool": "local",
+    "action": "launch",
+    "subject": "main-0001",
+    "reason": {"code": "backlog", "text": "12 jobs wait"},
+    "outcome": "refused",
+    "text": "capacity: none left",
+}
+
+
 def test_explain_pool_says_why_it_is_as_large_as_it_is() -> None:
-    answer = {**POOL, "verdicts": [], "decisions": [{"kind": "launch", "count": 2, "reason": {"text": "12 jobs wait"}}]}
+    verdict = {
+        "group": "g1",
+        "pool": "local",
+        "status": "waiting",
+        "jobs": 8,
+        "reason": {"text": "max-workers: 4 of 4"},
+    }
+    answer = {"pools": [{**POOL, "verdicts": [verdict], "decisions": [DECISION]}]}
     told = House(FakeHub({("GET", "/v1/pools/local/explain"): answer})).ok("explain", "pool", "local")
     assert lines(told) == [
-        "local: 4 wanted, 1 requested, 3 observed",
+        "local of main: 4 wanted, 1 requested, 3 observed, 3 ready, 0 idle, 0 draining",
         "because 12 jobs wait; max-workers: 4 of 4",
-        "  launch: 12 jobs wait",
+        "Verdicts:",
+        "POOL   GROUP  STATUS   JOBS  WHY",
+        "local  g1     waiting  8     max-workers: 4 of 4",
+        "Decisions:",
+        "AT                       ACTION  SUBJECT    OUTCOME  WHY",
+        "2023-11-14 22:13:20 UTC  launch  main-0001  refused  12 jobs wait; capacity: none left",
     ]
+
+
+def test_describe_pool_shows_one_for_each_manager() -> None:
+    answer = {"pools": [POOL, {**POOL, "manager": "south"}]}
+    told = House(FakeHub({("GET", "/v1/pools/local/explain"): answer})).ok("describe", "pool", "local")
+    assert [line for line in lines(told) if line.startswith("Manager:")] == ["Manager:   main", "Manager:   south"]
+
+
+def test_an_event_of_a_decision_says_what_was_decided() -> None:
+    event = {
+        "seq": 5,
+        "at_ms": NOW,
+        "kind": "decision",
+        "subject": "local",
+        "data": {"manager": "main", "decision": DECISION},
+    }
+    there = House(FakeHub({("GET", "/v1/events"): {"events": [event], "next": "c"}}))
+    assert lines(there.ok("get", "events"))[1].endswith("launch main-0001: refused; 12 jobs wait")
