@@ -18,8 +18,8 @@ from worker_manager.sources.base import Observation, Source
 
 WAIT_MS = 20_000  # of one long poll: also how old a quiet source's word may be
 SILENT_MS = 60_000  # a poll that has not returned by then is a silent source
-QUICK_MS = 100  # a poll that returned sooner than this: the backlog changes all the time
-PAUSES_MS = (0, 25, 50, 100, 200, 400)  # between polls, while it does
+BURST = 20  # polls in a row without a pause; a backlog that goes on changing is then read every so often:
+EVERY_MS = 200
 RETRY_MS = (250, 500, 1_000, 2_000, 5_000, 10_000)  # after failures
 
 
@@ -30,6 +30,24 @@ class Told:
     observation: Observation
     at: int
     number: int
+
+
+class Pace:
+    """At most `burst` steps at once, and one more every `every_ms`: what is rare is never held up."""
+
+    def __init__(self, clock: Clock, burst: int, every_ms: int) -> None:
+        self._clock = clock
+        self._room = burst * every_ms
+        self._every_ms = every_ms
+        self._debt = 0
+        self._at = clock.boot_ms()
+
+    def pause_ms(self) -> int:
+        """How long to wait after the step that was just made."""
+        now = self._clock.boot_ms()
+        self._debt = max(0, self._debt - (now - self._at)) + self._every_ms
+        self._at = now
+        return max(0, self._debt - self._room)
 
 
 class Watcher:
@@ -72,12 +90,12 @@ class Watcher:
 
     def _watch(self) -> None:
         seen: int | None = None
-        quick = failures = 0
+        pace = Pace(self._clock, BURST, EVERY_MS)
+        failures = 0
         while not self._stop.is_set():
             with self._lock:
-                self._asked_at = began = self._clock.boot_ms()
+                self._asked_at = self._clock.boot_ms()
             observation = look(self._source, seen, WAIT_MS)
-            taken = self._clock.boot_ms() - began
             self.take(observation)
             self._wake()
             if observation.backlog.failed is not None:
@@ -85,8 +103,7 @@ class Watcher:
                 pause = RETRY_MS[min(failures, len(RETRY_MS)) - 1]
             else:
                 failures, seen = 0, observation.backlog.version
-                quick = min(quick + 1, len(PAUSES_MS) - 1) if taken < QUICK_MS else 0
-                pause = PAUSES_MS[quick]
+                pause = pace.pause_ms()
             if pause:
                 self._stop.wait(pause / 1000)
 

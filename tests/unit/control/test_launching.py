@@ -127,7 +127,7 @@ def test_an_answer_that_makes_no_sense_is_unknown(world: World, answer: object) 
 
 
 def test_an_exception_of_a_backend_is_unknown(world: World) -> None:
-    def explode() -> None:
+    def explode(timeout_s: float) -> bool:
         raise KeyError("boto")
 
     world.platform.faults.inject("launch", Hang(explode))
