@@ -4,7 +4,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,13 +130,12 @@ class WireWorker:
 StartHub = Callable[..., LiveHub]
 
 
-@pytest.fixture
-def start_hub(tmp_path: Path) -> Iterator[StartHub]:
-    """Starts hubs with settings of the test's, and ends them with it, where the test has not."""
+@contextmanager
+def running_hubs(folder: Path) -> Iterator[StartHub]:
     with ExitStack() as stack:
 
         def start(name: str = "hub", **settings: Any) -> LiveHub:
-            chosen = HubSettings(tmp_path / name, **settings)
+            chosen = HubSettings(folder / name, **settings)
             live = LiveHub(chosen, discovery.start(chosen))
             stack.callback(discovery.stop, chosen.state_dir)
             return live
@@ -145,9 +144,23 @@ def start_hub(tmp_path: Path) -> Iterator[StartHub]:
 
 
 @pytest.fixture
+def start_hub(tmp_path: Path) -> Iterator[StartHub]:
+    """Starts hubs with settings of the test's, and ends them with it, where the test has not."""
+    with running_hubs(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture
 def hub(start_hub: StartHub) -> LiveHub:
-    """A hub with the settings that it has by itself."""
+    """A hub of its own, with the settings that it has by itself."""
     return start_hub()
+
+
+@pytest.fixture(scope="module")
+def shared_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveHub]:
+    """One hub for all tests of a file that do not mind what others left in it."""
+    with running_hubs(tmp_path_factory.mktemp("shared")) as start:
+        yield start()
 
 
 @pytest.fixture

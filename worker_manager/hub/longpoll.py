@@ -20,7 +20,7 @@ class Waiters:
         self.closed = False
 
     def __len__(self) -> int:
-        return sum(len(waiting) for waiting in self._by_topic.values())
+        return sum(len(due) for due in self._by_deadline.values())
 
     def waiting(self, topic: Hashable) -> int:
         return len(self._by_topic.get(topic, ()))

@@ -14,7 +14,7 @@ class Gate:
 
     def __init__(self, at_most: int, vital_at_most: int | None = None) -> None:
         self._at_most = at_most
-        self._vital_at_most = vital_at_most or 8 * at_most
+        self._vital_at_most = vital_at_most or 8 * at_most + 64
         self.serving = 0
         self.turned_away = 0
 

@@ -69,7 +69,9 @@ def _file(file: WorkerFile, data: bytes) -> Response:
 
 
 ENDPOINTS = (
-    Endpoint("GET", "/healthz", Need.OPEN, healthz, "200 when the store writes, else 503", reply=replies.Health),
+    Endpoint(
+        "GET", "/healthz", Need.OPEN, healthz, "200 when the store writes, else 503", reply=replies.Health, vital=True
+    ),
     Endpoint("GET", "/metrics", Need.OPEN_ON_LOOPBACK, metrics, "Prometheus text", reply="text/plain"),
     Endpoint("GET", "/v1/openapi.json", Need.OPEN, openapi, "This document", reply=dict),
     Endpoint("GET", "/v1/worker.pyz", Need.OPEN, worker_file, "The agent as one file", reply="application/zip"),
