@@ -7,8 +7,11 @@ run time for each slot; jobs whose run time nobody has measured are never prefet
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 from worker.protocol import Shape, fits, how_many
+
+MOST_TAGS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,15 @@ class Look:
 
     group: int
     jobs: int
+
+
+def tag_sets(tags: Sequence[str], exclusive: bool) -> tuple[tuple[str, ...], ...] | None:
+    """Every set of tags that a job may ask of such a worker, so that a query can skip all other groups; None where
+    they are too many to name."""
+    if len(tags) > MOST_TAGS:
+        return None
+    smallest = 1 if exclusive else 0
+    return tuple(chosen for size in range(smallest, len(tags) + 1) for chosen in combinations(sorted(tags), size))
 
 
 def in_order(candidates: Iterable[Candidate]) -> list[Candidate]:

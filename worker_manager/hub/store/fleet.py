@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, func, insert, select, update
 
 from worker.protocol import JobState, Shape, WorkerState
 from worker_manager.hub.contract import worker_topic
-from worker_manager.hub.match import Candidate, Limits, Look, Room, has_room, in_order, look, take
+from worker_manager.hub.match import Candidate, Limits, Look, Room, has_room, in_order, look, tag_sets, take
 from worker_manager.hub.store.moves import COLUMNS, JobRow, Moves
 from worker_manager.hub.store.tables import (
     HUNGRY_SQL,
@@ -32,8 +32,7 @@ from worker_manager.hub.store.tables import (
 )
 from worker_manager.hub.store.values import dump, serves_of, shape_of, shape_text
 
-PAGE = 16  # groups looked at together
-PAGES = 200
+PAGES = (16, 64, 256, 1024, 4096, 16_384)  # groups looked at together: the first few nearly always suffice
 MISSES = 4  # workers with the same free room that took nothing, before the others like them are not asked
 
 
@@ -113,7 +112,7 @@ def save(moves: Moves, worker: Worker) -> None:
 
 
 def active_jobs(moves: Moves, worker: str) -> dict[tuple[int, int], JobRow]:
-    rows = moves.connection.execute(_ACTIVE, {"worker": worker})
+    rows = moves.connection.execute(_ACTIVE, {"worker": worker}).all()
     return {(row.id, row.idx): row for row in rows}
 
 
@@ -220,6 +219,7 @@ _CANDIDATES = (
     .limit(bindparam("page"))
     .offset(bindparam("skip"))
 )
+_CANDIDATES_TAGGED = _CANDIDATES.where(groups.c.tags.in_(bindparam("sets", expanding=True)))
 _HEAD = (
     select(*COLUMNS)
     .where(jobs.c.group_id == bindparam("group"), IN_QUEUE_SQL)
@@ -257,14 +257,14 @@ def fill(moves: Moves, worker: Worker, load: Load, limits: Limits) -> int:
         return 0
     moves.groups.flush()
     given = skip = 0
-    for _ in range(PAGES):
-        candidates = _candidates(moves, load.room, limits, skip)
+    for page in PAGES:
+        candidates = _candidates(moves, load.room, limits, page, skip)
         for candidate in in_order(candidates):
             wanted = look(load.room, candidate, limits)
             number = 0 if wanted is None else _give(moves, worker, load, candidate, wanted, limits)
             given += number
             skip += number < candidate.waiting  # an exhausted group is not on the next page's way any more
-        if len(candidates) < PAGE or _full(load.room, limits):
+        if len(candidates) < page or _full(load.room, limits):
             break
     return given
 
@@ -275,19 +275,21 @@ def _full(room: Room, limits: Limits) -> bool:
     return room.free.cpus <= 0 and (not limits.prefetch_jobs or room.unstarted >= limits.prefetch_jobs)
 
 
-def _candidates(moves: Moves, room: Room, limits: Limits, skip: int) -> list[Candidate]:
+def _candidates(moves: Moves, room: Room, limits: Limits, page: int, skip: int) -> list[Candidate]:
     within = room.shape if limits.prefetch_jobs else room.free
-    rows = moves.connection.execute(
-        _CANDIDATES,
-        {
-            "cpus": within.cpus,
-            "memory": within.memory,
-            "gpus": within.gpus,
-            "disk": within.disk,
-            "page": PAGE,
-            "skip": skip,
-        },
-    )
+    query: dict[str, Any] = {
+        "cpus": within.cpus,
+        "memory": within.memory,
+        "gpus": within.gpus,
+        "disk": within.disk,
+        "page": page,
+        "skip": skip,
+    }
+    sets = tag_sets(room.shape.tags, room.shape.exclusive)
+    if sets is None:
+        rows = moves.connection.execute(_CANDIDATES, query).all()
+    else:
+        rows = moves.connection.execute(_CANDIDATES_TAGGED, {**query, "sets": [dump(tags) for tags in sets]}).all()
     return [
         Candidate(
             group=row.id,

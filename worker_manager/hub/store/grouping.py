@@ -10,7 +10,7 @@ from worker.protocol import Shape
 from worker_manager.hub.groups import Kind, bound, floor, key_of, place, smoothed
 from worker_manager.hub.refusals import Overloaded
 from worker_manager.hub.store.tables import groups, shapes
-from worker_manager.hub.store.values import shape_of, shape_text
+from worker_manager.hub.store.values import dump, shape_of, shape_text
 from worker_manager.hub.store.writer import Batch
 
 FORGET_AFTER_MS = 3_600_000  # an empty group keeps its measured run time for so long
@@ -180,6 +180,7 @@ class Groups:
                 "asks": wire,
                 "floor": wire,
                 **_floor_columns(kind.shape),
+                "tags": dump(kind.shape.tags),
                 "owner": kind.owner,
                 "queue": kind.queue,
                 "priority": kind.priority,

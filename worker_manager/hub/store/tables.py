@@ -54,6 +54,7 @@ groups = Table(
     Column("floor_memory", BigInteger, nullable=False),
     Column("floor_gpus", BigInteger, nullable=False),
     Column("floor_disk", BigInteger, nullable=False),
+    Column("tags", Text, nullable=False),  # a JSON list, sorted
     Column("owner", String(128), nullable=False),
     Column("queue", String(128), nullable=False),
     Column("priority", Integer, nullable=False),

@@ -52,7 +52,7 @@ def list_workers(
         query = query.where((workers.c.state != WorkerState.GONE) | (workers.c.gone_ms > now - GONE_SHOWN_MS))
     elif not gone:
         query = query.where(workers.c.state != WorkerState.GONE)
-    return [worker_wire(row) for row in connection.execute(query)]
+    return [worker_wire(row) for row in connection.execute(query).all()]
 
 
 def worker_wire(row: Any) -> Wire:
@@ -121,7 +121,7 @@ def backlog(connection: Connection, manager: str | None, now: int) -> Wire:
     version = read_number(connection, "backlog_version")
     others = {} if manager is None else covered_by_others(connection, manager)
     listed = []
-    for key, asks, count, oldest, touched, owner, queue, priority, run_us in connection.execute(_GROUPS):
+    for key, asks, count, oldest, touched, owner, queue, priority, run_us in connection.execute(_GROUPS).all():
         left = count - others.get(key, 0)
         if left > 0:
             listed.append(
