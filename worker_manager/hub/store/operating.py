@@ -231,7 +231,9 @@ def publish(moves: Moves, manager: str, report: Mapping[str, Any]) -> None:
 
 _RESULT = (
     update(commands)
-    .where(commands.c.id == bindparam("of"), commands.c.manager == bindparam("by"), commands.c.state == "pending")
+    .where(
+        commands.c.id == bindparam("of"), commands.c.manager == bindparam("from_manager"), commands.c.state == "pending"
+    )
     .values(state=bindparam("to_state"), result=bindparam("to_result"))
 )
 
@@ -242,7 +244,7 @@ def _record_result(moves: Moves, manager: str, result: Mapping[str, Any]) -> Non
         _RESULT,
         {
             "of": name,
-            "by": manager,
+            "from_manager": manager,
             "to_state": "done" if ok else "failed",
             "to_result": dump({"ok": ok, "text": text}),
         },
