@@ -88,7 +88,9 @@ class Outbox:
 
     @property
     def empty(self) -> bool:
-        return not self._queue and self.under_way is None
+        """Nothing is owed; a heartbeat that is under way does not count."""
+        under_way = self.under_way or {}
+        return not self._queue and not any(under_way.get(name) for name in ("started", "results", "logs"))
 
     @property
     def waiting(self) -> int:

@@ -30,6 +30,7 @@ SETTLE_MS = 300  # after the hub heard of a drain of ours: time for what it assi
 KILL_GRACE_MS = 10_000  # the longest grace of a job when its worker must go
 FAREWELL_MS = 10_000  # how long a worker that was stopped tries to hand back its jobs
 DEAD_MAN_MS = 3_600_000
+KEEPER_DIED = "keeper-died"
 LAST_STRETCH_MS = 60_000  # before its walltime ends a worker takes no more
 LAST_MARGIN_MS = 30_000  # and then ends what still runs, so that it goes back and is not lost
 SHAPE_MS = 60_000  # how often the hub hears how much walltime is left
@@ -109,7 +110,7 @@ class State:
         orders = self._heard(answer, asked_at)
         report = self.outbox.acknowledged()
         if report.get("leaving"):
-            return [*orders, Exit(OK, report["leaving"])]
+            return [*orders, Exit(self._farewell_code, report["leaving"])]
         if report.get("draining") and self._drains_itself and self._drain_known_at is None:
             self._drain_known_at = now
         for job, epoch in answer.get("stale") or ():
@@ -121,7 +122,7 @@ class State:
         """It does not want this session any more; a farewell that it does not want was heard."""
         under_way = self.outbox.under_way
         if under_way is not None and under_way.get("leaving"):
-            return [Exit(OK, under_way["leaving"])]
+            return [Exit(self._farewell_code, under_way["leaving"])]
         self.refused = code or str(status)
         said = Say("refused", {"status": status, "code": code, "text": text})
         return [said, EndAll(0, self.refused, text), Exit(REFUSED, self.refused)]
@@ -236,12 +237,16 @@ class State:
 
     def keeper_died(self, text: str, now: int) -> List[Order]:
         """Everything that it ran died with it."""
-        self._give_up_on(self.queued | self.started, "keeper-died", "the process that ran its jobs died", now)
+        self._give_up_on(self.queued | self.started, KEEPER_DIED, "the process that ran its jobs died", now)
         return [
-            Say("keeper-died", {"text": text}),
-            *self._stop("keeper-died", "its keeper died", 0, now),
+            Say(KEEPER_DIED, {"text": text}),
+            *self._stop(KEEPER_DIED, "its keeper died", 0, now),
             *self.tick(now),
         ]
+
+    @property
+    def _farewell_code(self) -> int:
+        return FAILED if self.stopping == KEEPER_DIED else OK
 
     def reconcile(self, known: Iterable[Key], now: int) -> List[Order]:
         """After an error of our own: what the keeper does not know is given back, what only it knows is ended."""
@@ -299,7 +304,7 @@ class State:
         after = self.terms.dead_man_ms
         if after is None:
             after = DEAD_MAN_MS if self.terms.idle_exit_ms is None else self.terms.idle_exit_ms + self.lease.ms
-        return self.lease.answered + after
+        return self.lease.answered + max(after, self.lease.ms)
 
     def wake_at(self, now: int) -> int:
         """When `tick` should come at the latest."""

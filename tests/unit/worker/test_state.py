@@ -154,7 +154,12 @@ def test_without_jobs_the_keeper_outlives_a_silence_but_a_job_gets_the_true_leas
 
 @pytest.mark.parametrize(
     ("terms", "after"),
-    [({}, 3_600_000), ({"idle_exit_ms": 5_000}, 5_000 + LEASE), ({"dead_man_ms": 7_000}, 7_000)],
+    [
+        ({}, 3_600_000),
+        ({"idle_exit_ms": 5_000}, 5_000 + LEASE),
+        ({"dead_man_ms": 70_000}, 70_000),
+        ({"dead_man_ms": 7_000}, LEASE),
+    ],
 )
 def test_the_dead_mans_switch_ends_only_a_worker_without_jobs(terms: dict[str, Any], after: int) -> None:
     idle = a_state(**terms)
@@ -333,6 +338,7 @@ def test_when_the_keeper_dies_every_job_is_given_back_and_the_worker_leaves() ->
     report = state.report(4)
     assert {(r["job"], r["outcome"]) for r in report["results"]} == {("j1", "returned"), ("j2", "returned")}
     assert report["leaving"] == "keeper-died"
+    assert only(Exit, state.reported({"ack": 1}, 5, 5)).code == 1
 
 
 def test_after_an_error_of_our_own_nothing_is_held_that_the_keeper_does_not_know() -> None:
