@@ -508,7 +508,11 @@ def test_only_as_many_workers_are_woken_as_there_are_jobs(hub: Any, wire_worker:
     waiting(hub, 4)
     hub.submit("true", resources={"cpus": 4000})
     waiting(hub, 3)
+    until = deadline()
+    while not any(found for _, found in polls) and time.monotonic() < until:
+        time.sleep(0.01)
     assert sum(bool(found) for _, found in polls) == 1
+    waiting(hub, 3)
     discovery.stop(hub.state_dir)
     for thread, _ in polls:
         thread.join(20)
