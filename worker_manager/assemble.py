@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from worker_manager.sources.hub import HubSource
 
 
+PATIENCE_S = 3.0
+
+
 class NoHub(WorkerManagerError):
     """No hub runs where one was looked for."""
 
@@ -45,13 +49,23 @@ def client_of(settings: Settings, role: str = "operator") -> HubClient:
     """A client of the hub that is configured, or of the embedded one that runs. Starts none."""
     if settings.hub.server:
         return _remote(settings)
-    hub = discovery.find(settings.manager.state_dir)
+    hub = _found(settings.manager.state_dir)
     if hub is None:
         raise NoHub(
             f"no hub runs on {settings.manager.state_dir}: start one with `worker-manager up` or "
             "`worker-manager hub start`, or name one with --server"
         )
     return _embedded(settings, hub, role)
+
+
+def _found(state_dir: Path) -> discovery.RunningHub | None:
+    """One that has died a moment ago is likely to be started again by its manager: it is worth a little patience."""
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        hub = discovery.find(state_dir)
+        if hub is not None or not (state_dir / discovery.FILE).exists() or time.monotonic() > until:
+            return hub
+        time.sleep(0.1)
 
 
 def hub_for_manager(settings: Settings) -> tuple[HubClient, bool]:
@@ -259,6 +273,17 @@ class House:
     def decisions(self, after: int) -> tuple[dict[str, Any], ...]:
         """Those since then, oldest first: {id, at_ms, pool, action, subject, reason, outcome, text}."""
         return self._ledger.decisions(after)
+
+    def hub_died(self) -> bool:
+        """Ours, and not by being told to: then its record would be gone."""
+        folder = self.settings.manager.state_dir
+        if self.settings.hub.server or not (folder / discovery.FILE).exists():
+            return False
+        return discovery.recorded(folder) is None
+
+    def restart_hub(self) -> None:
+        hub = discovery.start(hub_settings(self.settings))
+        self.client.url = self._operator.url = hub.url
 
     # ------------------------------------------------------------ for `up`, which takes its workers with it
 

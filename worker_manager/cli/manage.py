@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from worker_manager.cli.narrate import narrated
+from worker_manager.cli.attend import attended
 from worker_manager.cli.output import show_document
 from worker_manager.cli.world import API_VERSION, Invocation
 from worker_manager.config.settings import Settings
@@ -64,7 +64,7 @@ def stand(house: "House", read: Callable[[], Settings]) -> int:
     }
     timer = _timer(house)
     try:
-        with narrated(house):
+        with attended(house):
             house.manager.run()
     finally:
         if timer is not None:

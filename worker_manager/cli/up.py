@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from worker.protocol import format_bytes
+from worker_manager.cli.attend import attended
 from worker_manager.cli.lazy import OurCommand, with_connection
-from worker_manager.cli.narrate import narrated
 from worker_manager.cli.run import pool_command
 from worker_manager.cli.world import Invocation, takes_invocation
 from worker_manager.config.layers import SinglePool
@@ -83,7 +83,7 @@ class Ending:
             number: signal.signal(number, self._heard) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         }
         try:
-            with narrated(self._house):
+            with attended(self._house):
                 self._house.manager.run()
         finally:
             for number, handler in before.items():

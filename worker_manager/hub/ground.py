@@ -14,6 +14,8 @@ from worker_manager.errors import ConfigError, LeaseHeld, StoreError
 from worker_manager.hub.discovery import LOCK
 from worker_manager.hub.settings import HubSettings
 
+PORT = "port"  # the file that keeps it
+
 
 class HubRuns(LeaseHeld):
     """Exit 75: another hub serves this state directory."""
@@ -62,10 +64,22 @@ def listener_for(settings: HubSettings) -> Iterator[socket.socket]:
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((settings.host, port))
+            _bind(listener, settings, port)
         except (OSError, OverflowError) as error:
             raise ConfigError([f"listen: {settings.listen} cannot be used: {error}"]) from None
         yield listener
+
+
+def _bind(listener: socket.socket, settings: HubSettings, port: int) -> None:
+    """A free port is taken once and kept for the next start: workers of before look for the hub where it was."""
+    kept = settings.state_dir / PORT
+    if port == 0:
+        with contextlib.suppress(OSError, ValueError, OverflowError):
+            listener.bind((settings.host, int(kept.read_text())))
+            return
+    listener.bind((settings.host, port))
+    with contextlib.suppress(OSError):  # without it the next start takes another one
+        kept.write_text(str(listener.getsockname()[1]))
 
 
 def names_of(settings: HubSettings) -> tuple[str, ...]:
