@@ -13,7 +13,7 @@ from worker_manager.policy.bins import UNLIMITED, Suits
 from worker_manager.policy.eligible import Eligibility
 from worker_manager.policy.laws import LAWS, Look
 from worker_manager.policy.learned import new_worker_shape
-from worker_manager.policy.limits import bounds, stabilise
+from worker_manager.policy.limits import bounds, breaker, stabilise
 from worker_manager.policy.model import Action, Drain, Launch, Note, Plan, PoolPlan, Snapshot, Undrain
 from worker_manager.policy.packing import COMING, READY, RECALLED, Placement, place
 from worker_manager.policy.reasons import Reason, because
@@ -74,14 +74,13 @@ def _decide(standing: Standing, placement: Placement) -> PoolDecision:
     raised = bounds.raised_to_minimum(standing, wish.more) if lacking > wish.more else None
     limited = limits.apply(limits.UP, standing, asked)
     gone = retire(standing, _needed(standing, placement), wanted)
-    note = stabilise.remembered(standing, wanted)
     whys = (wish.reason, raised) if raised else (wish.reason,)
     return PoolDecision(
         actions=(*recalled, *_launches(standing, placement, limited.count, whys[-1]), *gone.actions),
         line=_line(standing, wanted, limited.count, gone.actions, (*whys, *limited.reasons, *gone.reasons)),
         launched=limited.count,
         held=limited.reasons or whys,
-        notes=(note,),
+        notes=(stabilise.remembered(standing, wanted), breaker.remembered(standing)),
         due=(*limited.until, *gone.due),
     )
 

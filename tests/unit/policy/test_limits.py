@@ -175,6 +175,12 @@ def test_a_worker_that_registered_forgives_boots_but_no_refusal() -> None:
     assert left(stand(failures=(failed(10, "quota"),), last_success_at=NOW - 5)) is not None
 
 
+def test_a_launch_that_was_accepted_later_forgives_refusals() -> None:
+    refused = (failed(10, "capacity"),)
+    assert left(stand(launching(submitted_at=NOW - 5), failures=refused)) is None
+    assert left(stand(launching(submitted_at=NOW - 10), failures=refused)) is not None, "of the same burst"
+
+
 # ------------------------------------------------ breaker
 
 
@@ -215,6 +221,21 @@ def test_a_probe_that_fails_opens_it_for_longer() -> None:
 
 def test_a_worker_that_registered_closes_it() -> None:
     assert breaker.breaker(stand(failures=boots(10, last_ago=MINUTE), last_success_at=NOW), 5) is None
+
+
+def test_the_row_of_failed_starts_outlasts_what_is_kept_of_failures() -> None:
+    note = breaker.remembered(stand(failures=boots(12, last_ago=HOUR)))
+    assert note is not None
+    one_more = stand(failures=boots(1), notes=(note,))
+    assert breaker.failed_starts(one_more).failures == 13
+    assert breaker.failed_starts(stand(failures=boots(12, last_ago=HOUR), notes=(note,))).failures == 12
+    assert breaker.failed_starts(stand(notes=(note,), last_success_at=NOW)).failures == 0
+    assert breaker.remembered(stand(failures=boots(9))) is None
+
+
+def test_the_row_is_forgotten_after_three_hours_without_a_failure() -> None:
+    old = Note("p", breaker.OWNER, 1, {"failures": 12, "last_at": NOW - 3 * HOUR, "text": "x"})
+    assert breaker.breaker(stand(notes=(old,)), 5) is None
 
 
 # ------------------------------------------------ stabilise

@@ -4,11 +4,11 @@ Failures that come together are one window and lengthen the pause once. What the
 honoured. Nothing is remembered for longer than three hours.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from worker_manager.policy.limits.base import Held
-from worker_manager.policy.model import Failure, History
+from worker_manager.policy.model import Failure
 from worker_manager.policy.reasons import because
 from worker_manager.policy.standing import Standing
 
@@ -24,7 +24,7 @@ def backoff(standing: Standing, _count: int) -> Held | None:
     """None at all until the longest pause of any class of error is over."""
     limits = standing.pool.limits
     held = []
-    for kind, failures in by_kind(standing.now, standing.pool.history).items():
+    for kind, failures in by_kind(standing).items():
         first = limits.backoff_cap_ms if kind in LONGEST_AT_ONCE else limits.backoff_ms // SOONER.get(kind, 1)
         until = paused_until(failures, first, limits.backoff_cap_ms)
         asked = max((f.at + f.retry_after_ms for f in failures if f.retry_after_ms is not None), default=0)
@@ -40,17 +40,20 @@ def backoff(standing: Standing, _count: int) -> Held | None:
     return max(held, key=lambda one: one.until or 0, default=None)
 
 
-def by_kind(now: int, history: History) -> dict[str, list[Failure]]:
-    """The failures that still count, oldest first. A worker that registered forgives the boots before it."""
+def by_kind(standing: Standing) -> dict[str, list[Failure]]:
+    """The failures that still count, oldest first. A worker that registered forgives the boots before it, and a launch
+    that was accepted the refusals."""
+    history = standing.pool.history
+    accepted_at = max((worker.submitted_at or 0 for worker in standing.workers), default=0)
     kinds: dict[str, list[Failure]] = {}
     for failure in sorted(history.failures, key=lambda failure: (failure.at, failure.kind)):
-        forgiven = failure.kind == "boot" and failure.at <= (history.last_success_at or 0)
-        if failure.at > now - FORGOTTEN_AFTER_MS and not forgiven:
+        forgiven_at = history.last_success_at or 0 if failure.kind == "boot" else accepted_at - 1
+        if failure.at > max(forgiven_at, standing.now - FORGOTTEN_AFTER_MS):
             kinds.setdefault(failure.kind, []).append(failure)
     return dict(sorted(kinds.items()))
 
 
-def paused_until(failures: Iterable[Failure] | Sequence[Failure], first_ms: int, cap_ms: int) -> int:
+def paused_until(failures: Iterable[Failure], first_ms: int, cap_ms: int) -> int:
     """The end of the last window: each failure after the end of one opens the next, twice as long."""
     until, pause = 0, first_ms
     for failure in failures:
