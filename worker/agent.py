@@ -257,6 +257,7 @@ class Agent:
             "running": len(state.started),
             "queued": len(state.queued),
             "runs": state.runs,
+            "reports": self._outbox.reports,
             "unreported": self._outbox.waiting,
             "output_lost": self._spool.lost,
             "silent_ms": state.lease.silent_for(boot_ms()),

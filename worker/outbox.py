@@ -11,7 +11,8 @@ from typing import Any, Deque, Dict, List, NamedTuple, Optional, Tuple, Union
 from worker.protocol import LogChunk, Report, Result
 from worker.spool import Spool
 
-LINGER_MS = 25  # how long results and starts wait for company while there is other work here
+LINGER_MS = 100  # how long results and starts wait for company while jobs wait here: half the hub's work of 25 ms
+SHORT_LINGER_MS = 20  # and while none does
 LOG_LINGER_MS = 100
 FULL = 256 * 1024  # bytes of output that wait for nothing
 REPORT_BYTES = 1024 * 1024  # of output in one report
@@ -47,7 +48,8 @@ class Outbox:
         self._queue: Deque[Entry] = deque()
         self._memory = 0  # bytes of output in the queue's memory
         self._results = 0
-        self._soon_at: Optional[int] = None  # when what waits should go at the latest
+        self._since: Optional[int] = None  # when the oldest start or result that waits came
+        self._output_at: Optional[int] = None  # when the output that waits should go at the latest
         self._told = False  # something that waits for nothing: a drain, a farewell
         self._sent_at = now
         self._seq = 0
@@ -57,12 +59,12 @@ class Outbox:
 
     def start(self, job: str, epoch: int, started_ms: int, now: int) -> None:
         self._queue.append(Start(job, epoch, started_ms))
-        self._wait(now + LINGER_MS)
+        self._since = now if self._since is None else self._since
 
     def result(self, result: Result, now: int) -> None:
         self._queue.append(result)
         self._results += 1
-        self._wait(now + LINGER_MS)
+        self._since = now if self._since is None else self._since
 
     def output(self, job: str, epoch: int, offset: int, data: bytes, now: int) -> None:
         """Beyond what memory may hold it goes to the spool; what the spool cannot keep is lost, and counted there."""
@@ -74,15 +76,12 @@ class Outbox:
             if at is None:
                 return
             self._queue.append(Piece(job, epoch, offset, b"", at, len(data)))
-        self._wait(now if self._memory >= FULL else now + LOG_LINGER_MS)
+        until = now if self._memory >= FULL else now + LOG_LINGER_MS
+        self._output_at = until if self._output_at is None else min(until, self._output_at)
 
     def tell(self) -> None:
         """The next report goes at once."""
         self._told = True
-
-    def _wait(self, until: int) -> None:
-        if self._soon_at is None or until < self._soon_at:
-            self._soon_at = until
 
     # ------------------------------------------------------------ out
 
@@ -93,6 +92,11 @@ class Outbox:
         return not self._queue and not any(under_way.get(name) for name in ("started", "results", "logs"))
 
     @property
+    def reports(self) -> int:
+        """How many were made."""
+        return self._seq
+
+    @property
     def waiting(self) -> int:
         return len(self._queue)
 
@@ -101,8 +105,10 @@ class Outbox:
         ended as are left, the hub should hear of it, so that the next ones come before a slot stands idle."""
         if self._told or (self._results and self._results >= held):
             return 0
-        heartbeat = self._sent_at + self._heartbeat_ms
-        return heartbeat if self._soon_at is None else min(self._soon_at, heartbeat)
+        due = self._sent_at + self._heartbeat_ms
+        if self._since is not None:
+            due = min(due, self._since + (LINGER_MS if held else SHORT_LINGER_MS))
+        return due if self._output_at is None else min(due, self._output_at)
 
     def take(self, now: int, running: int, draining: bool, leaving: str = "") -> Report:
         """The next report; it is under way until `acknowledged`. `leaving` is only said when nothing else is left."""
@@ -136,7 +142,8 @@ class Outbox:
         self.under_way = report
         self._sent_at = now
         self._told = False
-        self._soon_at = now if self._queue else None
+        self._since = None
+        self._output_at = now if self._queue else None
         return report
 
     def _in_memory(self, piece: Piece) -> Piece:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from worker import outbox as outboxes
-from worker.outbox import LINGER_MS, LOG_LINGER_MS, Outbox
+from worker.outbox import LINGER_MS, LOG_LINGER_MS, SHORT_LINGER_MS, Outbox
 from worker.spool import Spool
 
 
@@ -48,6 +48,15 @@ def test_results_wait_for_company_while_more_work_is_here_than_was_done(tmp_path
     assert outbox.due_at(held=2) == 100 + LINGER_MS
     outbox.result(result("j2"), 110)
     assert outbox.due_at(held=2) == 0, "half is done: ask for more before a slot stands idle"
+
+
+def test_a_start_waits_for_its_result_but_not_for_long(tmp_path: Path) -> None:
+    outbox = an_outbox(tmp_path)
+    outbox.start("j1", 1, 1000, 100)
+    assert outbox.due_at(held=0) == 100 + SHORT_LINGER_MS
+    assert outbox.due_at(held=5) == 100 + LINGER_MS
+    outbox.start("j2", 1, 1000, 110)
+    assert outbox.due_at(held=0) == 100 + SHORT_LINGER_MS, "the oldest counts"
 
 
 def test_output_waits_a_little_unless_it_is_much(tmp_path: Path) -> None:
