@@ -82,10 +82,6 @@ class WorkerFolder:
         text = _read(self.path / "exit").strip()
         return int(text) if text.isdecimal() else None
 
-    def note_exit(self, status: int) -> None:
-        if self.exit_status() is None:
-            _write(self.path / "exit", f"{status}\n")
-
     def note_asked(self) -> None:
         _write(self.path / "ending", "")
 

@@ -26,6 +26,7 @@ class Watch:
         self._records = records
         self._now_ms = now_ms
         self._keep_ended_ms = keep_ended_ms
+        self._reaped: dict[str, int] = {}
         self.ended: dict[str, Ended] = {}  # by handle; final, so never read again
 
     @staticmethod
@@ -49,7 +50,7 @@ class Watch:
         self, folder: WorkerFolder, recorded: Recorded | None, table: Callable[[], Table]
     ) -> Seen | None:
         if recorded and (code := processes.reap(recorded[0])) is not None:
-            folder.note_exit(code)
+            self._reaped[folder.handle] = code
         status = folder.exit_status()
         if not recorded and status is None and self._records.is_launching(folder.submission):
             return _show(folder, WorkerPhase.PENDING, None)
@@ -59,6 +60,8 @@ class Watch:
             return _show(folder, WorkerPhase.ENDING if over else WorkerPhase.RUNNING, recorded)
         if not recorded and status is None:
             return None
+        if status is None:  # the shell was killed; its own end is all that is known, and only by its parent
+            status = self._reaped.pop(folder.handle, None)
         return self._close(folder, status, _last_words(folder, status))
 
     def launched(self, folders: Sequence[WorkerFolder]) -> set[int]:

@@ -49,10 +49,9 @@ def test_a_handle_leads_to_its_folder(records: Records) -> None:
 def test_what_is_written_is_read_again_and_private(folder: WorkerFolder) -> None:
     folder.record(Process(12, 345), "boot", 678)
     assert folder.process() == (Process(12, 345), "boot", 678)
-    folder.note_exit(3)
-    folder.note_exit(4)
+    (folder.path / "exit").write_text("3\n")
     assert folder.exit_status() == 3
-    for name in ("join-token", "process", "exit"):
+    for name in ("join-token", "process"):
         assert (folder.path / name).stat().st_mode & 0o777 == 0o600
     folder.close(Ended(9, 3, "why"))
     assert folder.ended() == Ended(9, 3, "why")
