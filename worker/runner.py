@@ -22,6 +22,7 @@ Key = Tuple[str, int]
 Message = Tuple[Any, ...]
 
 DEFAULT_GRACE_MS = 10_000
+FRAME = 64  # messages: the keeper begins with the first before the last has arrived
 BOOTSTRAP = "import sys; sys.path.insert(0, sys.argv[1]); from worker.keeper import main; sys.exit(main())"
 # Isolated and without site: starts in half the time, and nobody's environment or directory changes what it runs.
 INTERPRETER_FLAGS = ("-I", "-S", "-X", "utf8")
@@ -159,9 +160,9 @@ class Runner:
 
     def flush(self) -> bool:
         """Send what waits here; False when some still waits (call again when `fileno` is writable)."""
-        if self._waiting:
-            waiting, self._waiting = self._waiting, []
-            return self._channel.send(waiting)
+        waiting, self._waiting = self._waiting, []
+        for at in range(0, len(waiting), FRAME):
+            self._channel.send(waiting[at : at + FRAME])
         return self._channel.flush()
 
     def running(self) -> Dict[Tuple[str, int], str]:
