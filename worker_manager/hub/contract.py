@@ -187,7 +187,7 @@ class HubStore(Protocol):
         (`loop.call_soon_threadsafe`)."""
 
     def healthy(self) -> str | None:
-        """None when the store writes; else a sentence that says why not."""
+        """From memory: None when the store writes; else a sentence that says why not."""
 
     def failed(self) -> "Future[None]":
         """Fails with StoreError when the database must not be used any more (an fsync failed): exit then."""

@@ -21,7 +21,9 @@ class Metrics:
         self.oldest = Gauge("wm_hub_backlog_oldest_seconds", "Age of the oldest waiting job", registry=self.registry)
         self.serving = Gauge("wm_hub_requests_serving", "Requests being served", registry=self.registry)
         self.waiting = Gauge("wm_hub_long_polls", "Requests that wait", registry=self.registry)
-        self.wait = Gauge("wm_hub_job_wait_seconds", "Wait of jobs", ["quantile"], registry=self.registry)
+        self.wait = Gauge(
+            "wm_hub_job_wait_seconds", "Wait of the jobs of the last hour", ["quantile"], registry=self.registry
+        )
         self.leases_lost = Counter("wm_hub_leases_lost", "Workers whose lease ended", registry=self.registry)
         self.recalled = Counter("wm_hub_jobs_recalled", "Unstarted jobs called back", registry=self.registry)
         self.turned_away = Gauge("wm_hub_requests_turned_away", "Requests refused with 429", registry=self.registry)
@@ -29,7 +31,7 @@ class Metrics:
         self.log_batch = Histogram(
             "wm_hub_log_batch", "Pieces of output made durable together", buckets=BATCH, registry=self.registry
         )
-        self.commits = Counter("wm_hub_commits", "Commits of the store", registry=self.registry)
+        self.commits = Counter("wm_hub_commits", "Commits that changed something", registry=self.registry)
         self._by_route: dict[tuple[str, int], Any] = {}
 
     def took_output(self, pieces: int, size: int) -> None:
@@ -47,6 +49,13 @@ class Metrics:
         self.backlog_groups.set(len(waiting))
         self.backlog_jobs.set(sum(group["count"] for group in waiting))
         self.oldest.set(max((now_ms - group["oldest_ms"] for group in waiting), default=0) / 1000)
+
+    def show_waits(self, waits_ms: Mapping[str, int | None]) -> None:
+        """Unknown is not shown: it is not zero."""
+        self.wait.clear()
+        for quantile, wait_ms in waits_ms.items():
+            if wait_ms is not None:
+                self.wait.labels(quantile).set(wait_ms / 1000)
 
     def show_counts(self, gauge: Gauge, counts: Mapping[str, int]) -> None:
         gauge.clear()

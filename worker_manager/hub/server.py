@@ -35,6 +35,7 @@ from worker_manager.hub.logs import LogFolder
 from worker_manager.hub.logwriter import LogWriter
 from worker_manager.hub.longpoll import Waiters
 from worker_manager.hub.metrics import Metrics
+from worker_manager.hub.outputlimits import OutputLimits
 from worker_manager.hub.overload import Gate
 from worker_manager.hub.pyz import WorkerFiles
 from worker_manager.hub.routes.table import ENDPOINTS
@@ -117,6 +118,7 @@ class HubProcess:
             clock=self._clock,
             waiters=Waiters(loop),
             logs=LogWriter(folder, self._clock, metrics.took_output),
+            output_limits=OutputLimits(),
             worker_files=WorkerFiles(settings.state_dir / "worker"),
             tokens=Tokens(self._store.authenticate, self._clock),
             metrics=metrics,
@@ -220,6 +222,7 @@ def _wake_soon(hub: Services, topics: frozenset[str]) -> None:
     """In the writer's thread, after each commit: one call across for all its topics."""
 
     def wake() -> None:
+        hub.metrics.commits.inc()
         for topic in topics:
             hub.waiters.wake(topic)
 

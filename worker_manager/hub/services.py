@@ -15,6 +15,7 @@ from worker_manager.hub.contract import HubStore
 from worker_manager.hub.logwriter import LogWriter
 from worker_manager.hub.longpoll import Waiters
 from worker_manager.hub.metrics import Metrics
+from worker_manager.hub.outputlimits import OutputLimits
 from worker_manager.hub.overload import Gate
 from worker_manager.hub.pyz import WorkerFiles
 from worker_manager.hub.settings import HubSettings
@@ -29,6 +30,7 @@ class Services:
     clock: Clock
     waiters: Waiters
     logs: LogWriter
+    output_limits: OutputLimits
     worker_files: WorkerFiles
     tokens: Tokens
     metrics: Metrics

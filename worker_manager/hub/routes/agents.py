@@ -84,6 +84,7 @@ async def poll(call: WorkerCall) -> Response:
             with hub.gate.parked():
                 if not await waiter.woken():
                     break
+    hub.output_limits.learn(polled["assign"])
     polled["now_ms"] = hub.clock.now_ms()
     return reply(polled)
 
@@ -147,7 +148,9 @@ async def keep_output(hub: Services, chunks: list[Any]) -> list[LogPiece]:
     fields = Fields({})
     read = [_chunk(fields, place, one) for place, one in enumerate(chunks)]
     fields.done()
-    found = [(chunk, data) for chunk, data in read if data]
+    cut = hub.output_limits.cut
+    kept = [(chunk, cut(chunk["job"], chunk["epoch"], chunk["offset"], data)) for chunk, data in read]
+    found = [(chunk, data) for chunk, data in kept if data]
     if not found:
         return []
     try:

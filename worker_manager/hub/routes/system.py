@@ -10,11 +10,13 @@ from worker_manager.hub.pyz import WorkerFile
 from worker_manager.hub.services import reply
 from worker_manager.hub.types import NoQuery
 
+LATELY_MS = 3_600_000  # what `wait` in the metrics speaks of
+
 SystemCall = Call[NoQuery, None]
 
 
 async def healthz(call: SystemCall) -> Response:
-    trouble = await call.hub.read(call.hub.store.healthy)
+    trouble = call.hub.store.healthy()
     if trouble is not None:
         raise Problem(503, "store-unavailable", trouble, headers={"Retry-After": "5"})
     return reply({"status": "ok"})
@@ -22,11 +24,13 @@ async def healthz(call: SystemCall) -> Response:
 
 async def metrics(call: SystemCall) -> Response:
     hub = call.hub
-    info, backlog = await hub.read(lambda: (hub.store.info(), hub.store.backlog()))
+    since = hub.clock.now_ms() - LATELY_MS
+    info, backlog, lately = await hub.read(lambda: (hub.store.info(), hub.store.backlog(), hub.store.summary(since)))
     shown = hub.metrics
     shown.show_counts(shown.jobs, info["jobs"])
     shown.show_counts(shown.workers, info["workers"])
     shown.show_backlog(backlog["groups"], backlog["now_ms"])
+    shown.show_waits(lately.get("wait_ms") or {})
     shown.serving.set(hub.gate.serving)
     shown.waiting.set(len(hub.waiters))
     shown.turned_away.set(hub.gate.turned_away)
