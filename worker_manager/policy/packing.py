@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 
-from worker.protocol import Shape
+from worker.protocol import Shape, fits
 from worker_manager.policy.bins import UNLIMITED, Bins, Row, Suits
 from worker_manager.policy.eligible import Eligibility, serves
 from worker_manager.policy.model import JobGroup, WorkerView
@@ -37,7 +37,7 @@ class PoolRoom:
     rows: tuple[Row, ...]  # by kind
     new_shape: Shape
     may_open: int
-    assigned: int  # jobs that its workers hold but have not started: the backlog counts them too
+    assigned: dict[Shape, int]  # jobs, by worker's shape, that are held but not started: the backlog counts them too
     opened: int = 0
     beyond: float = 0.0  # workers that would be opened if more might be
     loads: tuple[list[Load], ...] = field(default_factory=lambda: ([], [], [], []))
@@ -139,11 +139,11 @@ def _take_back_assigned(placed: Placed, names: Iterable[str], rooms: Mapping[str
     """Jobs that a worker has been given already need no other room. Which group they are of nobody tells, so the first
     that may be meant is taken to be."""
     for name in names:
-        room = rooms[name]
-        taken = min(placed.left, room.assigned)
-        if taken:
-            room.assigned -= taken
-            _book(placed, name, READY, taken)
+        for shape, jobs in tuple(rooms[name].assigned.items()):
+            taken = min(placed.left, jobs)
+            if taken and not fits(placed.group.asks, shape):
+                rooms[name].assigned[shape] -= taken
+                _book(placed, name, READY, taken)
 
 
 def _book(placed: Placed, pool: str, kind: int, jobs: int) -> None:
@@ -186,8 +186,16 @@ def _room(standing: Standing, shape: Shape, may_open: int, suits: Suits) -> Pool
         rows=(*(_row(some, standing.pool.runs_per_worker, suits) for some in workers), Row(suits)),
         new_shape=shape,
         may_open=may_open,
-        assigned=sum(worker.assigned for worker in standing.workers),
+        assigned=_assigned(standing.workers),
     )
+
+
+def _assigned(workers: Iterable[WorkerView]) -> dict[Shape, int]:
+    jobs: dict[Shape, int] = {}
+    for worker in workers:
+        if worker.assigned:
+            jobs[worker.shape] = jobs.get(worker.shape, 0) + worker.assigned
+    return jobs
 
 
 def _shortest_idle_first(worker: WorkerView) -> tuple[object, ...]:

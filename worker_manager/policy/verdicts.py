@@ -57,9 +57,9 @@ class _Telling:
                 elif not jobs:
                     host = max(placed.by_pool, key=lambda pool: (sum(placed.by_pool[pool]), pool))
                     yield Verdict(key, name, "elsewhere", group.count, self._elsewhere[host])
-            elif not jobs:
+            elif not jobs or (placed.left and not offering):
                 for reason in self._eligibility.refusals(group, pool):
-                    yield Verdict(key, name, "never", group.count, reason)
+                    yield Verdict(key, name, "never", placed.left or group.count, reason)
 
     def _placed(self, key: str, pool: str, jobs: Sequence[int], started: int) -> Iterator[Verdict]:
         here, coming = jobs[READY] + jobs[RECALLED], jobs[COMING]

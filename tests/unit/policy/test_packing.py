@@ -202,6 +202,19 @@ def test_jobs_that_workers_hold_unstarted_need_no_other_room() -> None:
     assert launched(plan(snapshot([group(count=2)], [full]))) == 1
 
 
+def test_unstarted_jobs_are_not_taken_for_jobs_that_the_worker_cannot_run() -> None:
+    full = ready(used=3, assigned=1, free=SHAPE.less(ONE_CPU, 4))
+    large = group(asks=Shape(cpus=9000))
+    found = plan(snapshot([large], [full]))
+    assert never(found) == ["cpus: job asks 9, worker has 4"]
+
+
+def test_what_is_left_when_the_large_worker_is_full_can_never_run() -> None:
+    large = ready(shape=Shape(cpus=9000, memory=GiB))
+    found = plan(snapshot([group(count=3, asks=Shape(cpus=9000))], [large]))
+    assert rows(found) == [("served", 1), ("never", 2)]
+
+
 def test_a_worker_may_have_more_than_its_pool_promises() -> None:
     large = ready(shape=Shape(cpus=16000, memory=64 * GiB))
     assert rows(plan(snapshot([group(asks=Shape(cpus=9000))], [large]))) == [("served", 1)]
