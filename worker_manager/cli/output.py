@@ -124,7 +124,8 @@ def text(name: str) -> Callable[[Row], str]:
 def age(name: str, now_ms: int) -> Callable[[Row], str]:
     def cell(item: Row) -> str:
         at = item.get(name)
-        return NOTHING if at is None else format_duration(max(0, now_ms - at) // 1000 * 1000)
+        seconds = max(0, now_ms - at) // 1000 if at is not None else None
+        return NOTHING if seconds is None else format_duration(seconds * 1000) if seconds else "0s"
 
     return cell
 

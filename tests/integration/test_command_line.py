@@ -1,0 +1,211 @@
+"""The command line from end to end: real manager, hub, workers and jobs in a state directory of their own."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from worker_manager.hub import discovery
+
+ROOT = Path(__file__).resolve().parents[2]
+DEADLINE_S = 30.0
+POOLS = """\
+version: 1
+pools:
+  - name: a
+    backend: local
+    max-workers: {max}
+    shape: {{cpus: 1, memory: 256MiB}}
+    limits: {{idle: 1s, stabilise: 0s}}
+"""
+
+
+def until(condition: Callable[[], Any], what: str) -> Any:
+    deadline = time.monotonic() + DEADLINE_S
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {DEADLINE_S:g} s for {what}"
+        time.sleep(0.05)
+    return value
+
+
+@dataclass
+class Place:
+    state_dir: Path
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "worker_manager", "--state-dir", str(self.state_dir), *words]
+
+    def run(self, *words: str, code: int = 0, stdin: str = "") -> str:
+        done = subprocess.run(self.command(*words), input=stdin, capture_output=True, text=True, cwd=ROOT, timeout=60)
+        assert done.returncode == code, done
+        return done.stdout if code == 0 else done.stdout + done.stderr
+
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(self.command(*words), stdout=log, stderr=log, cwd=ROOT)
+        self.started.append(process)
+        return process
+
+    @property
+    def log(self) -> Path:
+        return self.state_dir.parent / "manager.log"
+
+    def leads(self) -> bool:
+        return "This manager leads" in self.log.read_text()
+
+    def items(self, *words: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.run("get", *words, "-o", "json"))["items"]
+        return found
+
+    def job(self, id: str) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads(self.run("describe", "job", id, "-o", "json"))
+        return told
+
+    def processes(self) -> list[int]:
+        mark = os.fsencode(self.state_dir)
+        found = []
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError, ValueError):
+                pid = int(entry.name)
+                if mark in (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes():
+                    found.append(pid)
+        return found
+
+    def clear(self) -> None:
+        for process in self.started:
+            process.kill()
+            process.wait()
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    made = Place(tmp_path / "state")
+    try:
+        yield made
+    finally:
+        made.clear()
+
+
+def pools(place: Place, most: int | str = 2) -> str:
+    file = place.state_dir.parent / "pools.yaml"
+    file.write_text(POOLS.format(max=most))
+    return str(file)
+
+
+def test_up_runs_what_is_submitted_and_takes_everything_with_it(place: Place) -> None:
+    up = place.start("--worker-idle-seconds", "60", "up", "--cpus", "1", "--memory", "256MiB")
+    until(lambda: place.state_dir.exists() and discovery.find(place.state_dir), "the hub")
+    (array,) = place.run("submit", "--wait", "--array", "4", "--", "sh", "-c", "echo $WM_ARRAY_INDEX").split()
+    failed = place.run("submit", "--wait", "--shell", "echo out; exit 3", code=1).split()[0]
+    (never,) = place.run("submit", "--memory", "1PiB", "--", "true").split()
+    assert [place.run("logs", f"{array}-{task}") for task in range(4)] == ["0\n", "1\n", "2\n", "3\n"]
+    assert place.job(failed)["exit_code"] == 3
+    until(lambda: "no pool can ever run it: memory: job asks 1 PiB" in place.run("explain", "job", never), "a verdict")
+    assert place.items("workers")
+    up.send_signal(signal.SIGINT)
+    assert up.wait(DEADLINE_S) == 0
+    until(lambda: not place.processes(), "every process to be gone")
+
+
+def test_a_second_signal_hands_the_jobs_back(place: Place) -> None:
+    up = place.start("up", "--cpus", "1", "--memory", "256MiB")
+    until(lambda: place.state_dir.exists() and discovery.find(place.state_dir), "the hub")
+    (job,) = place.run("submit", "--", "sleep", "600").split()
+    until(lambda: place.job(job)["state"] == "running", "the job to run")
+    up.send_signal(signal.SIGTERM)
+    until(lambda: "the workers finish what they run" in place.log.read_text(), "the first signal to be heard")
+    assert up.poll() is None
+    up.send_signal(signal.SIGTERM)
+    assert up.wait(DEADLINE_S) == 143
+    until(lambda: not place.processes(), "every process to be gone")
+    place.run("hub", "start")
+    assert place.job(job)["state"] == "queued"
+    place.run("down")
+
+
+def test_a_manager_that_stops_leaves_its_workers_and_the_next_one_adopts_them(place: Place) -> None:
+    first = place.start("run", "-c", pools(place))
+    until(place.leads, "the first manager to lead")
+    (job,) = place.run("submit", "--shell", "while [ ! -e done ]; do sleep 0.1; done", "--name", "waits").split()
+    worker = until(lambda: place.job(job)["state"] == "running" and place.job(job)["worker"], "the job to run")
+    assert "is led by" in place.run("--once", "run", "-c", pools(place), code=75)
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(DEADLINE_S) == 143
+    assert place.job(job)["state"] == "running"
+    place.log.write_text("")
+    second = place.start("run", "-c", pools(place))
+    until(place.leads, "the second manager to lead")
+    until(lambda: [w["id"] for w in place.items("workers")] == [worker], "the worker to be known")
+    place.run("cancel", job)
+    until(lambda: place.job(job)["state"] == "cancelled", "the job to be cancelled")
+    until(lambda: not [w for w in place.items("workers") if w["state"] != "gone"], "the idle worker to go")
+    second.send_signal(signal.SIGTERM)
+    second.wait(DEADLINE_S)
+    place.run("down")
+    until(lambda: not place.processes(), "every process to be gone")
+
+
+def test_a_wrong_configuration_does_not_replace_a_good_one(place: Place) -> None:
+    manager = place.start("run", "-c", pools(place))
+    until(lambda: place.log.exists() and place.leads(), "the manager to lead")
+    pools(place, "many")
+    manager.send_signal(signal.SIGHUP)
+    until(lambda: "write a whole number, not 'many'" in place.log.read_text(), "the complaint")
+    assert manager.poll() is None
+    pools(place, 7)
+    manager.send_signal(signal.SIGHUP)
+    until(lambda: [pool["max_workers"] for pool in place.items("pools")] == [7], "the new maximum")
+
+
+def test_a_hub_that_died_comes_back_where_it_was_and_the_job_goes_on(place: Place) -> None:
+    place.start("run", "-c", pools(place))
+    until(lambda: place.log.exists() and place.leads(), "the manager to lead")
+    (job,) = place.run("submit", "--shell", "for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.4; done").split()
+    until(lambda: place.job(job)["state"] == "running", "the job to run")
+    before = discovery.find(place.state_dir)
+    assert before is not None
+    os.kill(before.pid, signal.SIGKILL)
+    after = until(lambda: discovery.find(place.state_dir), "the hub to come back")
+    assert after.url == before.url
+    assert after.pid != before.pid
+    until(lambda: place.job(job)["state"] == "succeeded", "the job to succeed")
+    assert place.job(job)["attempt"] == 1
+    assert place.run("logs", job).split() == list("12345678")
+
+
+def test_a_dry_run_says_what_it_would_do_and_does_nothing(place: Place) -> None:
+    place.run("hub", "start")
+    place.run("submit", "--", "true")
+    told = subprocess.run(
+        place.command("--dry-run", "--detailed-exitcode", "run", "-c", pools(place)),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=60,
+    )
+    assert told.returncode == 3, told
+    plan = json.loads(told.stdout)
+    assert (plan["kind"], [action["action"] for action in plan["actions"]]) == ("Plan", ["launch"])
+    assert "launch 1 in a: 1 jobs wait" in told.stderr
+    assert place.items("workers") == []
+    assert place.items("jobs")[0]["state"] == "queued"
+
+
+def test_one_pass_launches_and_ends(place: Place) -> None:
+    place.run("hub", "start")
+    place.run("submit", "--", "true")
+    place.run("--once", "--min-workers", "0", "--max-workers", "1", "local", "--memory-mb", "256")
+    until(lambda: place.items("jobs")[0]["state"] == "succeeded", "the job")
