@@ -23,7 +23,8 @@ from worker.protocol import Shape
 from worker.runner import KeeperDied, Runner
 from worker.signals import Signals
 from worker.spool import Spool
-from worker.state import State, Terms
+from worker.state import State
+from worker.terms import Terms
 
 POLL_SLACK_MS = 15_000  # beyond the time that the hub may let a poll wait
 REPORT_TIMEOUT_MS = 20_000
@@ -91,7 +92,7 @@ class Agent:
                 self._keeper_died(str(death))
             except Exception:
                 self._mishap()
-        self._journal("exit", reason=self._exit.reason, status=self._exit.code, runs=self._state.runs)
+        self._journal("exit", reason=self._exit.reason, status=self._exit.code, runs=self._state.held.runs)
         return self._exit.code
 
     def _step(self) -> None:
@@ -254,9 +255,9 @@ class Agent:
         standing = "leaving" if state.leaving else "stopping" if state.stopping else "draining" if state.drain else ""
         return {
             "standing": standing or ("fenced" if state.fenced else "working"),
-            "running": len(state.started),
-            "queued": len(state.queued),
-            "runs": state.runs,
+            "running": len(state.held.started),
+            "queued": len(state.held.queued),
+            "runs": state.held.runs,
             "reports": self._outbox.reports,
             "unreported": self._outbox.waiting,
             "output_lost": self._spool.lost,
@@ -265,8 +266,8 @@ class Agent:
         }
 
     def _held(self) -> List[List[Any]]:
-        rows = [[job, epoch, "running"] for job, epoch in sorted(self._state.started)]
-        return rows + [[job, epoch, "queued"] for job, epoch in sorted(self._state.queued)]
+        rows = [[job, epoch, "running"] for job, epoch in sorted(self._state.held.started)]
+        return rows + [[job, epoch, "queued"] for job, epoch in sorted(self._state.held.queued)]
 
     def close(self) -> None:
         """Ends what still runs, and the keeper."""

@@ -14,7 +14,7 @@ from worker.client import BadAddress, Endpoint, endpoint
 from worker.host import VERSION
 from worker.protocol import UnitError, parse_bytes, parse_cpus, parse_duration
 from worker.resources import Wishes
-from worker.state import Terms
+from worker.terms import Terms
 
 LONGEST_TOKEN = 4096
 

@@ -20,32 +20,15 @@ back. A hub that answers later in the same session finds a worker that is free a
 
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set
 
+from worker.held import Held
 from worker.lease import Lease
 from worker.orders import FAILED, OK, REFUSED, Cancel, EndAll, Exit, Extend, Key, Order, Recall, Say, Start
 from worker.outbox import Outbox
 from worker.protocol import Assignment, Outcome, Polled, Registered, Report, Reported, Result
 from worker.runner import Ended, Event, Started
+from worker.terms import FAREWELL_MS, KILL_GRACE_MS, LAST_MARGIN_MS, LAST_STRETCH_MS, SETTLE_MS, SHAPE_MS, Terms
 
-SETTLE_MS = 300  # after the hub heard of a drain of ours: time for what it assigned before to arrive
-KILL_GRACE_MS = 10_000  # the longest grace of a job when its worker must go
-FAREWELL_MS = 10_000  # how long a worker that was stopped tries to hand back its jobs
-DEAD_MAN_MS = 3_600_000
 KEEPER_DIED = "keeper-died"
-LAST_STRETCH_MS = 60_000  # before its walltime ends a worker takes no more
-LAST_MARGIN_MS = 30_000  # and then ends what still runs, so that it goes back and is not lost
-SHAPE_MS = 60_000  # how often the hub hears how much walltime is left
-REMEMBERED = 4096
-
-
-class Terms(NamedTuple):
-    """What this worker was started with."""
-
-    idle_exit_ms: Optional[int] = None
-    asks_to_leave: bool = False  # started by hand: it says itself when it was idle; else the hub grants it
-    max_runs: Optional[int] = None
-    dead_man_ms: Optional[int] = None  # None: idle_exit_ms + lease, or an hour
-    pass_down: bool = False  # the first signal ends the jobs
-    ends_at: Optional[int] = None  # when the machine is taken away, by our own clock
 
 
 class Drain(NamedTuple):
@@ -70,9 +53,7 @@ class State:
         self.session = registered["session"]
         self.terms = terms
         self.outbox = outbox
-        self.queued: Set[Key] = set()
-        self.started: Set[Key] = set()
-        self.runs = 0
+        self.held = Held()
         self._shape = dict(shape or {})
         self._shape_told_at = now
         self.drain: Optional[Drain] = None
@@ -86,7 +67,6 @@ class State:
         self._keeper_until = self.lease.ends  # the keeper ends everything then, itself too
         self._idle_since: Optional[int] = now
         self._drain_known_at: Optional[int] = None  # since when the hub knows of a drain of ours
-        self._over: Dict[Key, None] = {}  # recently ended: an assignment that is repeated late does not start again
         self._leave_by: Optional[int] = None  # a stop that cannot be told to the hub ends here
 
     # ------------------------------------------------------------ the hub
@@ -148,19 +128,19 @@ class State:
         for each in cancels:
             reason = each.get("reason") or "cancelled"
             orders.append(Cancel(each["job"], each["epoch"], reason, "", Outcome.CANCELLED))
-        recalled = [key for key in map(_key, recalls) if key in self.queued]
+        recalled = [key for key in map(_key, recalls) if key in self.held.queued]
         if recalled:
             orders.append(Recall(recalled))
         return orders
 
     def _take(self, assignments: Sequence[Assignment], cancelled: Set[Key], now: int) -> List[Order]:
-        fresh = [each for each in assignments if not self._knows(_key(each))]
+        fresh = [each for each in assignments if not self.held.knows(_key(each))]
         for each in [each for each in fresh if _key(each) in cancelled]:
             self._end_unstarted(each, Outcome.CANCELLED, "cancelled", "it was cancelled before it started", now)
             fresh.remove(each)
         room = len(fresh) if self._accepts else 0
         if self.terms.max_runs is not None:
-            room = min(room, max(0, self.terms.max_runs - self.runs - len(self.queued)))
+            room = min(room, max(0, self.terms.max_runs - self.held.runs - len(self.held.queued)))
         for each in fresh[room:]:
             drain = self.drain.reason if self.drain else "max-runs"
             text = "the worker takes no more jobs"
@@ -168,13 +148,10 @@ class State:
         taken = fresh[:room]
         if not taken:
             return []
-        orders: List[Order] = [self._extend(self.lease.answered)] if self._free else []
-        self.queued.update(map(_key, taken))
+        orders: List[Order] = [self._extend(self.lease.answered)] if self.held.nothing else []
+        self.held.take(map(_key, taken))
         self._idle_since = None
         return [*orders, Start(taken)]
-
-    def _knows(self, key: Key) -> bool:
-        return key in self.queued or key in self.started or key in self._over
 
     @property
     def _accepts(self) -> bool:
@@ -184,7 +161,7 @@ class State:
     def _end_unstarted(self, each: Assignment, outcome: str, reason: str, text: str, now: int) -> None:
         result: Result = {"job": each["job"], "epoch": each["epoch"], "outcome": outcome, "reason": reason}
         result["text"] = text
-        self._remember(_key(each))
+        self.held.end(_key(each))
         self.outbox.result(result, now)
         self.outbox.tell()
 
@@ -208,9 +185,9 @@ class State:
             return []
         self.drain = drain
         self.outbox.tell()
-        orders: List[Order] = [Say("draining", {"reason": drain.reason, "running": len(self.started)})]
-        if self.queued:
-            orders.append(Recall(sorted(self.queued)))
+        orders: List[Order] = [Say("draining", {"reason": drain.reason, "running": len(self.held.started)})]
+        if self.held.queued:
+            orders.append(Recall(sorted(self.held.queued)))
         return orders
 
     # ------------------------------------------------------------ the keeper
@@ -220,16 +197,10 @@ class State:
         for event in events:
             if isinstance(event, Ended):
                 result = event.result
-                key = (result["job"], result["epoch"])
-                self.queued.discard(key)
-                self.started.discard(key)
-                self._remember(key)
+                self.held.end((result["job"], result["epoch"]))
                 outbox.result(result, now)
             elif isinstance(event, Started):
-                key = (event.job, event.epoch)
-                self.queued.discard(key)
-                self.started.add(key)
-                self.runs += 1
+                self.held.begin((event.job, event.epoch))
                 outbox.start(event.job, event.epoch, event.started_ms, now)
             else:
                 outbox.output(event.job, event.epoch, event.offset, event.data, now)
@@ -237,7 +208,7 @@ class State:
 
     def keeper_died(self, text: str, now: int) -> List[Order]:
         """Everything that it ran died with it."""
-        self._give_up_on(self.queued | self.started, KEEPER_DIED, "the process that ran its jobs died", now)
+        self._give_up_on(self.held.all, KEEPER_DIED, "the process that ran its jobs died", now)
         return [
             Say(KEEPER_DIED, {"text": text}),
             *self._stop(KEEPER_DIED, "its keeper died", 0, now),
@@ -251,8 +222,8 @@ class State:
     def reconcile(self, known: Iterable[Key], now: int) -> List[Order]:
         """After an error of our own: what the keeper does not know is given back, what only it knows is ended."""
         keys = set(known)
-        self._give_up_on((self.queued | self.started) - keys, "agent-error", "its worker made an error", now)
-        unknown = sorted(keys - self.queued - self.started)
+        self._give_up_on(self.held.all - keys, "agent-error", "its worker made an error", now)
+        unknown = sorted(keys - self.held.all)
         text = "its worker made an error"
         return [Cancel(job, epoch, "agent-error", text, Outcome.RETURNED, grace_ms=0) for job, epoch in unknown]
 
@@ -260,14 +231,7 @@ class State:
         for job, epoch in sorted(keys):
             result: Result = {"job": job, "epoch": epoch, "outcome": Outcome.RETURNED, "reason": reason, "text": text}
             self.outbox.result(result, now)
-            self._remember((job, epoch))
-        self.queued -= keys
-        self.started -= keys
-
-    def _remember(self, key: Key) -> None:
-        self._over[key] = None
-        if len(self._over) > REMEMBERED:
-            del self._over[next(iter(self._over))]
+            self.held.end((job, epoch))
 
     # ------------------------------------------------------------ signals
 
@@ -291,8 +255,8 @@ class State:
         self.stopping = self.stopping or reason
         self._leave_by = now + grace_ms + FAREWELL_MS
         self.outbox.tell()
-        orders: List[Order] = [Say("stopping", {"reason": reason, "running": len(self.started)})]
-        if self.queued or self.started:
+        orders: List[Order] = [Say("stopping", {"reason": reason, "running": len(self.held.started)})]
+        if not self.held.nothing:
             orders.append(EndAll(grace_ms, reason, text))
         return orders
 
@@ -300,22 +264,18 @@ class State:
 
     @property
     def _gives_up_at(self) -> int:
-        """The dead man's switch, for a worker without jobs whose hub is gone."""
-        after = self.terms.dead_man_ms
-        if after is None:
-            after = DEAD_MAN_MS if self.terms.idle_exit_ms is None else self.terms.idle_exit_ms + self.lease.ms
-        return self.lease.answered + max(after, self.lease.ms)
+        return self.lease.answered + self.terms.gives_up_after(self.lease.ms)
 
     def wake_at(self, now: int) -> int:
         """When `tick` should come at the latest."""
-        times = [self._gives_up_at if self._free else self.lease.fence_at if not self.fenced else now + 60_000]
-        if self._free:
+        times = [self._gives_up_at if self.held.nothing else self.lease.fence_at if not self.fenced else now + 60_000]
+        if self.held.nothing:
             times.append(self._keeper_until - self.lease.ms // 2)
         if self.drain is not None and self.drain.deadline is not None and not self.stopping:
             times.append(self.drain.deadline)
         if self.terms.ends_at is not None and self.drain is None and not self.stopping:
             times.append(self.terms.ends_at - LAST_STRETCH_MS)
-        if self._drain_known_at is not None and self._free and not self.leaving:
+        if self._drain_known_at is not None and self.held.nothing and not self.leaving:
             times.append(self._drain_known_at + SETTLE_MS)
         if self._leave_by is not None:
             times.append(self._leave_by)
@@ -324,29 +284,25 @@ class State:
         return min(times)
 
     @property
-    def _free(self) -> bool:
-        return not self.queued and not self.started
-
-    @property
     def _idle_ends(self) -> Optional[int]:
         """When this worker has been idle long enough to ask the hub whether it may go."""
         terms = self.terms
         if not terms.asks_to_leave or terms.idle_exit_ms is None or self.drain is not None or self.stopping:
             return None
-        return None if self._idle_since is None or not self._free else self._idle_since + terms.idle_exit_ms
+        return None if self._idle_since is None or not self.held.nothing else self._idle_since + terms.idle_exit_ms
 
     def tick(self, now: int) -> List[Order]:
         """What time alone, or the sum of what happened, makes due."""
         orders: List[Order] = []
-        if not self._free and not self.fenced and now >= self.lease.fence_at:
+        if not self.held.nothing and not self.fenced and now >= self.lease.fence_at:
             self.fenced = True
-            orders.append(Say("fenced", {"running": len(self.started), "silent_ms": self.lease.silent_for(now)}))
+            orders.append(Say("fenced", {"running": len(self.held.started), "silent_ms": self.lease.silent_for(now)}))
             orders.append(EndAll(0, "lease-lost", "its worker lost the hub"))
         orders += self._what_is_over(now)
         deadline = self.drain.deadline if self.drain is not None and not self.stopping else None
-        if deadline is not None and now >= deadline and not self._free:
+        if deadline is not None and now >= deadline and not self.held.nothing:
             orders += self._stop("drained", "its worker was drained", KILL_GRACE_MS, now)
-        if self._free:
+        if self.held.nothing:
             self._idle_since = now if self._idle_since is None else self._idle_since
             if not self.leaving and self._may_leave(now):
                 self.leaving = self.stopping or (self.drain.reason if self.drain else "") or "stopped"
@@ -366,7 +322,7 @@ class State:
         ends_at = self.terms.ends_at
         if ends_at is not None and now >= ends_at - LAST_STRETCH_MS:
             return self._begin_drain(Drain("walltime", False, ends_at - LAST_MARGIN_MS))
-        if self.terms.max_runs is not None and self.runs >= self.terms.max_runs:
+        if self.terms.max_runs is not None and self.held.runs >= self.terms.max_runs:
             return self._begin_drain(Drain("max-runs", False))
         idle_ends = self._idle_ends
         if idle_ends is not None and now >= idle_ends:
@@ -386,10 +342,10 @@ class State:
 
     def report_at(self) -> int:
         """When the next report should go; meaningless while one is under way."""
-        return self.outbox.due_at(len(self.queued))
+        return self.outbox.due_at(len(self.held.queued))
 
     def report(self, now: int) -> Report:
-        report = self.outbox.take(now, len(self.started), self._drains_itself, self.leaving)
+        report = self.outbox.take(now, len(self.held.started), self._drains_itself, self.leaving)
         if self.terms.ends_at is not None and now >= self._shape_told_at + SHAPE_MS:
             self._shape_told_at = now
             report["shape"] = {**self._shape, "walltime": max(0, self.terms.ends_at - now)}

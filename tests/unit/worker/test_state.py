@@ -10,7 +10,8 @@ from worker.orders import Cancel, EndAll, Exit, Extend, Order, Recall, Say, Star
 from worker.outbox import Outbox
 from worker.runner import Ended, Started
 from worker.spool import Spool
-from worker.state import FAREWELL_MS, LAST_MARGIN_MS, LAST_STRETCH_MS, SETTLE_MS, SHAPE_MS, State, Terms
+from worker.state import State
+from worker.terms import FAREWELL_MS, LAST_MARGIN_MS, LAST_STRETCH_MS, SETTLE_MS, SHAPE_MS, Terms
 
 LEASE = 60_000
 
@@ -347,7 +348,7 @@ def test_after_an_error_of_our_own_nothing_is_held_that_the_keeper_does_not_know
     orders = state.reconcile({("j2", 1), ("j3", 1)}, 2)
     assert only(Cancel, orders)[:2] == ("j3", 1)
     assert [r["job"] for r in state.report(3)["results"]] == ["j1"]
-    assert state.queued == {("j2", 1)}
+    assert state.held.queued == {("j2", 1)}
 
 
 # ---------------------------------------------------------------- any order of events

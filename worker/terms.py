@@ -1,0 +1,27 @@
+"""What a worker was started with that its decisions depend on, and the times that we chose for it."""
+
+from typing import NamedTuple, Optional
+
+SETTLE_MS = 300  # after the hub heard of a drain of ours: time for what it assigned before to arrive
+KILL_GRACE_MS = 10_000  # the longest grace of a job when its worker must go
+FAREWELL_MS = 10_000  # how long a worker that was stopped tries to hand back its jobs
+DEAD_MAN_MS = 3_600_000
+LAST_STRETCH_MS = 60_000  # before its walltime ends a worker takes no more
+LAST_MARGIN_MS = 30_000  # and then ends what still runs, so that it goes back and is not lost
+SHAPE_MS = 60_000  # how often the hub hears how much walltime is left
+
+
+class Terms(NamedTuple):
+    idle_exit_ms: Optional[int] = None
+    asks_to_leave: bool = False  # started by hand: it says itself when it was idle; else the hub grants it
+    max_runs: Optional[int] = None
+    dead_man_ms: Optional[int] = None  # None: idle_exit_ms + lease, or an hour
+    pass_down: bool = False  # the first signal ends the jobs
+    ends_at: Optional[int] = None  # when the machine is taken away, by our own clock
+
+    def gives_up_after(self, lease_ms: int) -> int:
+        """The dead man's switch: how long the hub may be silent to a worker without jobs."""
+        after = self.dead_man_ms
+        if after is None:
+            after = DEAD_MAN_MS if self.idle_exit_ms is None else self.idle_exit_ms + lease_ms
+        return max(after, lease_ms)
