@@ -8,6 +8,7 @@ from typing import Any
 
 from worker_manager.clock import Clock
 from worker_manager.control.ending import Ends
+from worker_manager.control.ids import NewId
 from worker_manager.control.lanes import Call, Lane
 from worker_manager.control.launching import Launches
 from worker_manager.control.ledger import Ledger
@@ -28,11 +29,11 @@ Lanes = Mapping[str, Lane]
 
 
 class Applier:
-    def __init__(self, manager: str, ledger: Ledger, source: Source, clock: Clock, reach: Reach) -> None:
+    def __init__(self, manager: str, ledger: Ledger, source: Source, clock: Clock, reach: Reach, new_id: NewId) -> None:
         self._ledger = ledger
         self._clock = clock
         self._reach = reach
-        self.launches = Launches(manager, ledger, source, clock, reach)
+        self.launches = Launches(manager, ledger, source, clock, reach, new_id)
         self.ends = Ends(ledger, source, clock, reach)
         self.orders = Orders(ledger, self.ends, clock)
         self._reconciler = Reconciler(manager, ledger, source, clock, reach)

@@ -4,6 +4,9 @@ them; and the tokens that are good for one registration."""
 import hashlib
 import re
 import secrets
+from collections.abc import Callable
+
+NewId = Callable[[str, int], str]  # (manager, now) → the id of a submission
 
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 PREFIX_KEPT = 18  # 18 + "-" + 9 + 8 = 36 characters for a submission, and 4 more for "-999"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from backends.base import Accepted, LaunchOutcome, Refused, Submission, Unknown
 from worker_manager.clock import Clock
-from worker_manager.control.ids import new_submission_id, new_token, token_hash
+from worker_manager.control.ids import NewId, new_token, token_hash
 from worker_manager.control.lanes import Call, Lane
 from worker_manager.control.ledger import Ledger
 from worker_manager.control.pool import ManagedPool, Reach
@@ -62,7 +62,7 @@ class Launches:
         source: Source,
         clock: Clock,
         reach: Reach,
-        new_id: Callable[[str, int], str] = new_submission_id,
+        new_id: NewId,
         token: Callable[[], str] = new_token,
     ) -> None:
         self._manager = manager

@@ -17,6 +17,7 @@ import structlog
 
 from worker_manager.clock import Clock
 from worker_manager.control.apply import Applier
+from worker_manager.control.ids import NewId, new_submission_id
 from worker_manager.control.lanes import Call, InlineLane, Lane, ThreadLane
 from worker_manager.control.ledger import Ledger, StoreBusy
 from worker_manager.control.observe import Listings, look
@@ -55,6 +56,7 @@ class Manager:
         lease_ms: int = LEASE_MS,
         inline: bool = False,
         reach: Reach = nothing_happens,
+        new_id: NewId = new_submission_id,
     ) -> None:
         self.manager = manager
         self.holder = holder
@@ -72,7 +74,7 @@ class Manager:
         self._lanes: dict[str, Lane] = {}
         self._reloaded: Sequence[ManagedPool] | None = pools
         self._listings = Listings(clock)
-        self._applier = Applier(manager, ledger, source, clock, reach)
+        self._applier = Applier(manager, ledger, source, clock, reach, new_id)
         self._publisher = Publisher(ledger, source, clock, self._lane("reports", _nobody), self._applier.orders)
         self._watcher: Watcher | None = None
         self._told_last = -1

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from backends.base import EndOutcome, RefusalKind
-from backends.memory import FOREVER, Fate, Refuse, TimeOut
+from backends.memory import FOREVER, Fate, Lose, Refuse, TimeOut
 from tests.unit.control.world import ASKS, SHAPE, World
 from worker_manager.policy.model import End
 from worker_manager.policy.reasons import because
@@ -184,10 +184,11 @@ def _raise_unavailable(*_: object) -> None:
 def test_a_worker_the_source_hears_from_is_not_gone_because_a_listing_lost_it(world: World) -> None:
     (worker,) = with_workers(world, 1)
     world.source.change(worker, running=1, idle_since=None)
-    world.platform.vanish(worker)
+    world.platform.faults.inject("list", Lose(1, complete=True), times=20)
     world.steps(20)
     assert list(world.open_intents()) == [worker]
-    world.source.change(worker, state="lost")
+    assert world.source.said_gone == []
+    world.platform.vanish(worker)
     world.steps(3)
     assert world.open_intents() == {}
     assert world.source.said_gone == [worker]

@@ -32,6 +32,7 @@ class World:
         self.platform = MemoryPlatform(self.clock.now_ms, capabilities=self.capabilities, defaults=Fate(boot_ms=1_000))
         self.source = MemorySource(self.clock.now_ms)
         self.limits = Limits(max_workers=max_workers, **{"stabilise_ms": 0, **limits})  # type: ignore[arg-type]
+        self._launches = 0
         self.ledger = self.open_ledger()
         self.manager = self.new_manager()
         self.ledger.acquire("first", 30_000)
@@ -59,7 +60,15 @@ class World:
         )
 
     def new_manager(self, reach: Callable[[str], None] = nothing_happens) -> Manager:
-        return Manager("m", "test", self.clock, self.ledger, self.source, [self.pool()], inline=True, reach=reach)
+        pools = [self.pool()]
+        return Manager(
+            "m", "test", self.clock, self.ledger, self.source, pools, inline=True, reach=reach, new_id=self.new_id
+        )
+
+    def new_id(self, manager: str, now_ms: int) -> str:
+        """The same at each run of a test."""
+        self._launches += 1
+        return f"{manager}-{self._launches:05}"
 
     # ------------------------------------------------------------ what happens
 
@@ -92,6 +101,10 @@ class World:
                 self.platform.leave(worker.id)
             elif fact.state == "gone":
                 self.platform.leave(worker.id)
+        alive = {worker.id for worker in self.platform.workers()}
+        for fact in self.source.workers():
+            if fact.state in ("ready", "draining") and fact.id not in alive:
+                self.source.change(fact.id, state="lost")  # its lease has ended
 
     def restart(self, reach: Callable[[str], None] = nothing_happens) -> None:
         """The manager has died; a new one begins with what is on disk."""
@@ -113,3 +126,13 @@ class World:
 
     def outcomes(self, action: str) -> list[str]:
         return [found["outcome"] for found in self.ledger.decisions() if found["action"] == action]
+
+    def described(self) -> str:
+        """For the person who reads a failed test."""
+        plan = self.manager.last_plan
+        lines = [f"{self.admitted()} admitted, {self.alive()} alive, intents {self.open_intents()}"]
+        lines += [reason.text for line in (plan.pools if plan else ()) for reason in line.reasons]
+        lines += [str(action) for action in (plan.actions if plan else ())]
+        lines += [f"{fact.id} {fact.state}" for fact in self.source.workers() if fact.state != "gone"]
+        lines += [f"{worker.id} {worker.phase(self.clock.now_ms())}" for worker in self.platform.workers()]
+        return "\n".join(lines)
