@@ -69,6 +69,17 @@ def test_a_missing_sdk_is_said_with_the_line_that_installs_it(tmp_path: Path) ->
     assert missing["memory"].ok
 
 
+def test_options_are_read_without_the_sdk_and_create_says_what_is_missing(tmp_path: Path) -> None:
+    entry = Entry("tests.unit.backends.needs_an_sdk", "", needs=("a_package_that_nobody_has",), install="pip install x")
+    kind = registry.load("sdk", {"sdk": entry})
+    values = kind.read({"region": "here", "key": "env:KEY"}, {"KEY": "canary"})
+    assert kind.masked(values) == {"region": "here", "key": "***"}
+    with pytest.raises(BackendUnusable, match="needs a_package_that_nobody_has, which is not installed: pip install x"):
+        kind.create(values, context(tmp_path))
+    (usable,) = [one for one in registry.usable({"sdk": entry}) if one.name == "sdk"]
+    assert (usable.ok, usable.hint) == (False, "pip install x")
+
+
 def test_a_module_that_is_no_backend_is_said_to_lack_what_it_lacks() -> None:
     with pytest.raises(BackendUnusable, match="OPTIONS, CAPABILITIES, create"):
         registry.load("odd", {"odd": Entry("json", "not a backend")})
