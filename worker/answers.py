@@ -3,7 +3,7 @@
 What does not have the form of worker/protocol.py is `Unreachable`: some proxy's, or of a broken hub. It is asked again.
 """
 
-from typing import Any, Dict
+from typing import Any, Dict, Mapping
 
 from worker.client import Unreachable
 from worker.protocol import Polled, Registered, Reported
@@ -26,9 +26,6 @@ def polled(told: Told) -> Polled:
     for name in ("assign", "cancel", "recall"):
         attempts = [] if told.get(name) is None else told[name]
         _needs(isinstance(attempts, list) and all(map(_names_an_attempt, attempts)), name)
-    for each in told.get("assign") or []:
-        _needs(isinstance(each.get("command", []), list), "assign.command")
-        _needs(isinstance(each.get("shape", {}), dict), "assign.shape")
     drain = told.get("drain")
     _needs(drain is None or (isinstance(drain, dict) and _amount(drain.get("deadline_ms", 0), True)), "drain")
     answer: Polled = told  # type: ignore[assignment]  # just checked
@@ -42,6 +39,33 @@ def reported(told: Told, seq: int) -> Reported:
     _needs(isinstance(stale, list) and all(_is_pair(each) for each in stale), "stale")
     answer: Reported = told  # type: ignore[assignment]  # just checked
     return answer
+
+
+def mistake_in(assignment: Mapping[str, Any]) -> str:
+    """What is wrong with one assignment; "" when it can be tried. A wrong one fails alone, its neighbours run."""
+    command, env, shape = assignment.get("command"), assignment.get("env"), assignment.get("shape")
+    if not isinstance(command, list) or not command or not all(isinstance(word, str) for word in command):
+        return "its command is no list of words"
+    if env is not None and not (isinstance(env, dict) and all(isinstance(value, str) for value in env.values())):
+        return "its environment is no object of texts"
+    if shape is not None and not (isinstance(shape, dict) and _is_shape(shape)):
+        return "its shape has something else than amounts"
+    for name in ("time_limit_ms", "grace_ms", "output_limit", "array_index"):
+        if not _amount(assignment.get(name), True):
+            return "%s is no amount" % name
+    return ""
+
+
+def _is_shape(shape: Told) -> bool:
+    custom, tags = shape.get("custom", {}), shape.get("tags", [])
+    return (
+        all(_amount(shape.get(name, 0)) for name in ("cpus", "memory", "gpus", "disk"))
+        and _amount(shape.get("walltime"), True)
+        and isinstance(custom, dict)
+        and all(map(_amount, custom.values()))
+        and isinstance(tags, list)
+        and all(isinstance(tag, str) for tag in tags)
+    )
 
 
 def _times(told: Told) -> None:

@@ -20,6 +20,7 @@ back. A hub that answers later in the same session finds a worker that is free a
 
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set
 
+from worker import answers
 from worker.held import Held
 from worker.lease import Lease
 from worker.orders import FAILED, OK, REFUSED, Cancel, EndAll, Exit, Extend, Key, Order, Recall, Say, Start
@@ -135,9 +136,7 @@ class State:
 
     def _take(self, assignments: Sequence[Assignment], cancelled: Set[Key], now: int) -> List[Order]:
         fresh = [each for each in assignments if not self.held.knows(_key(each))]
-        for each in [each for each in fresh if _key(each) in cancelled]:
-            self._end_unstarted(each, Outcome.CANCELLED, "cancelled", "it was cancelled before it started", now)
-            fresh.remove(each)
+        fresh = [each for each in fresh if not self._ends_unstarted(each, cancelled, now)]
         room = len(fresh) if self._accepts else 0
         if self.terms.max_runs is not None:
             room = min(room, max(0, self.terms.max_runs - self.held.runs - len(self.held.queued)))
@@ -157,6 +156,16 @@ class State:
     def _accepts(self) -> bool:
         """A drain by the hub means that it assigns no more, so what it still sends was meant."""
         return not (self._drains_itself or self.leaving or self.refused or self.fenced)
+
+    def _ends_unstarted(self, each: Assignment, cancelled: Set[Key], now: int) -> bool:
+        mistake = answers.mistake_in(each)
+        if mistake:
+            self._end_unstarted(each, Outcome.FAILED, "bad-assignment", mistake, now)
+        elif _key(each) in cancelled:
+            self._end_unstarted(each, Outcome.CANCELLED, "cancelled", "it was cancelled before it started", now)
+        else:
+            return False
+        return True
 
     def _end_unstarted(self, each: Assignment, outcome: str, reason: str, text: str, now: int) -> None:
         result: Result = {"job": each["job"], "epoch": each["epoch"], "outcome": outcome, "reason": reason}

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -181,3 +182,47 @@ def test_an_agent_that_was_stopped_past_its_lease_has_no_jobs_when_it_wakes(
     eventually(lambda: not alive(pid), "the keeper to fence it")
     agent.process.send_signal(signal.SIGCONT)
     assert fake_hub.result("j1")["outcome"] == "returned"
+
+
+def test_an_assignment_that_makes_no_sense_fails_alone(fake_hub: Any, start_agent: Any) -> None:
+    agent = start_agent()
+    bad = fake_hub.job("bad", "true", shape={"cpus": "many"})
+    fake_hub.assign(bad, fake_hub.job("good", "true"))
+    assert (fake_hub.result("bad")["outcome"], fake_hub.result("bad")["reason"]) == ("failed", "bad-assignment")
+    assert fake_hub.result("good")["outcome"] == "succeeded"
+    assert not agent.said("error")
+
+
+# An agent whose code fails once, when the first job has started or ended.
+BROKEN = """
+import sys
+from worker import state
+from worker.__main__ import main
+
+right = state.State.happened
+
+def wrong(self, events, now):
+    state.State.happened = right
+    raise RuntimeError("an error of our own")
+
+state.State.happened = wrong
+sys.exit(main())
+"""
+
+
+def test_an_error_of_its_own_loses_no_job(fake_hub: Any, start_agent: Any) -> None:
+    agent = start_agent(program=[sys.executable, "-c", BROKEN])
+    fake_hub.assign(fake_hub.job("j1", "true"))
+    assert fake_hub.result("j1")["outcome"] in ("returned", "succeeded")
+    assert "an error of our own" in agent.said("error")[0]["text"]
+    fake_hub.assign(fake_hub.job("j2", "true"))
+    assert fake_hub.result("j2")["outcome"] == "succeeded"
+
+
+def test_it_leaves_on_an_error_of_its_own_when_told_to(fake_hub: Any, start_agent: Any, tmp_path: Path) -> None:
+    agent = start_agent("--exit-on-exception", program=[sys.executable, "-c", BROKEN])
+    pid_file = tmp_path / "pid"
+    fake_hub.assign(fake_hub.job("j1", "sh", "-c", f"echo $$ > {pid_file}; exec sleep 1000"))
+    assert agent.exit_code() == 1
+    assert agent.said("exit")[0]["reason"] == "exception"
+    assert not pid_file.exists() or not pid_file.read_text() or not alive(int(pid_file.read_text()))

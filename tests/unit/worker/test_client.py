@@ -94,7 +94,6 @@ def test_a_hub_that_asks_for_patience_gets_it_within_bounds(text: str, ms: int) 
         {"seq": 1, "assign": {}},
         {"seq": 1, "assign": [{"job": "j1"}]},
         {"seq": 1, "assign": [{"job": "j1", "epoch": -1}]},
-        {"seq": 1, "assign": [{"job": "j1", "epoch": 1, "command": "true"}]},
         {"seq": 1, "cancel": ["j1"]},
         {"seq": 1, "drain": "now"},
         {"seq": 1, "drain": {"deadline_ms": "soon"}},
@@ -104,6 +103,26 @@ def test_a_hub_that_asks_for_patience_gets_it_within_bounds(text: str, ms: int) 
 def test_an_answer_to_a_poll_is_taken_whole_or_not_at_all(told: dict[str, object]) -> None:
     with pytest.raises(Unreachable, match="makes no sense"):
         answers.polled(told)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [
+        ({"command": "true"}, "command"),
+        ({"command": []}, "command"),
+        ({"command": [1]}, "command"),
+        ({"env": {"A": 1}}, "environment"),
+        ({"shape": {"cpus": "many"}}, "shape"),
+        ({"shape": {"custom": {"x": -1}}}, "shape"),
+        ({"shape": []}, "shape"),
+        ({"time_limit_ms": "1h"}, "time_limit_ms"),
+        ({"grace_ms": True}, "grace_ms"),
+    ],
+)
+def test_one_assignment_that_cannot_be_tried_says_why(wrong: dict[str, object], word: str) -> None:
+    right = {"job": "j1", "epoch": 1, "command": ["true"], "env": {"A": "b"}, "shape": {"cpus": 1, "tags": ["a"]}}
+    assert answers.mistake_in(right) == ""
+    assert word in answers.mistake_in({**right, **wrong})
 
 
 @pytest.mark.parametrize("told", [{}, {"ack": 4}, {"ack": None}, {"ack": 5, "stale": [["j1"]]}])
