@@ -275,6 +275,10 @@ class Keeper:
             self._by_pipe.pop(attempt.pipe, None)
             if attempt.pipe in self._held:
                 self._held.remove(attempt.pipe)
+            elif attempt.state != QUEUED:
+                # Closing alone is not enough: a process between fork and exec still holds a copy of it, and epoll would
+                # go on to report it under a number that by then belongs to another pipe.
+                self._epoll.unregister(attempt.pipe)
             os.close(attempt.pipe)
             attempt.pipe = -1
 
