@@ -4,18 +4,18 @@ import json
 import re
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
-from worker.protocol import Register, Registered, Report, Reported, Result, Shape, WorkerState
+from worker.protocol import Outcome, Register, Registered, Report, Reported, Result, Shape, WorkerState
 from worker_manager.hub.contract import LogPiece, Settings, job_topic
 from worker_manager.hub.match import Limits, Serves
 from worker_manager.hub.refusals import Conflict, Gone, Invalid, Unauthorized
 from worker_manager.hub.states import OUTCOME_EVENTS, JobEvent, WorkerEvent, worker_step
 from worker_manager.hub.store.fleet import (
     NAMES,
-    Load,
     Worker,
     active_jobs,
     fill,
@@ -214,8 +214,8 @@ def report(moves: Moves, name: str, credential_sha256: str, message: Report, log
         bury_worker(moves, worker, WorkerEvent.LEAVE, str(message["leaving"])[:200], active)
         there = load_of(moves, worker, [])
     else:
-        there = _still_there(moves, worker, active)
-        fill(moves, worker, there, limits_of(moves.settings))
+        there = load_of(moves, worker, list(active.values()))
+        fill(moves, worker, there, _limits_after(moves.settings, message))
     settle(moves, worker, there)
     worker.in_seq, worker.last_stale = seq, dump(stale)
     save(moves, worker)
@@ -289,8 +289,12 @@ def _take_results(moves: Moves, worker: Worker, active: Active, results: Sequenc
     return stale
 
 
-def _still_there(moves: Moves, worker: Worker, active: Active) -> Load:
-    return load_of(moves, worker, list(active.values()))
+def _limits_after(settings: Settings, message: Report) -> Limits:
+    """A worker that hands jobs back does not prefetch them again in the same breath: others come first."""
+    limits = limits_of(settings)
+    if any(result.get("outcome") == Outcome.RETURNED for result in message.get("results") or ()):
+        return replace(limits, prefetch_jobs=0)
+    return limits
 
 
 def _drains_itself(moves: Moves, worker: Worker) -> None:

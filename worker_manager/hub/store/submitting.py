@@ -126,6 +126,8 @@ def _resolved(dependency: Dependency, i: int, n: int, first: int) -> int:
             f"{where}: {text} is a task; a job may wait for the whole array {job_id(number)}",
             errors=[(where, "a task of an array")],
         )
+    if number >= first:
+        raise Invalid(f"{where}: there is no job {text}", errors=[(where, "no such job")])
     return number
 
 
