@@ -29,7 +29,7 @@ MAX_DATA_DEPTH = 16
 
 async def backlog(call: Call[BacklogQuery, None]) -> Response:
     seen, store = call.query.version, call.hub.store
-    await _until(call, (BACKLOG,), call.query.wait_ms, lambda: seen is None or store.version() > seen)
+    await _until(call, (BACKLOG,), call.query.wait_ms, lambda: seen != store.version())
     return reply(await call.hub.read(store.backlog, None))
 
 
@@ -38,14 +38,14 @@ async def sync(call: Call[NoQuery, Sync]) -> Response:
     seen = body.seen_version
 
     def has_news() -> bool:
-        return seen is None or store.version() > seen or store.has_commands(manager)
+        return seen != store.version() or store.has_commands(manager)
 
     await _until(call, (BACKLOG, manager_topic(manager)), body.wait_ms, has_news)
     return reply(await call.hub.read(store.sync, manager, body.pools))
 
 
 async def _until(call: Call[Any, Any], topics: tuple[str, ...], wait_ms: int, has_news: Callable[[], bool]) -> None:
-    """A restarted or restored hub may count from below what was seen: its time-out answers then."""
+    """News is whatever differs from what was seen: a restored hub may count from below it."""
     with call.hub.waiters.listen(topics, wait_ms / 1000) as waiter:
         while not has_news():
             with call.hub.gate.parked():
