@@ -1,0 +1,134 @@
+"""A manager in the foreground: what a dry run tells, and how a configuration is read again."""
+
+import json
+from typing import Any
+
+import pytest
+
+from worker.protocol import Shape
+from worker_manager.cli.log import redact
+from worker_manager.cli.manage import reload, sentence, show_plan
+from worker_manager.errors import ConfigError, UsageError
+from worker_manager.policy.model import Drain, Launch, Plan
+from worker_manager.policy.reasons import because
+
+LAUNCH = Launch("gpu", 3, because("backlog", jobs=12, workers=3))
+
+
+class Managed:
+    """Stands where the assembled house does."""
+
+    def __init__(self, *actions: Any) -> None:
+        self.manager = self
+        self.actions = actions
+        self.taken: list[Any] = []
+        self.settings = type("Settings", (), {"pools": ()})()
+
+    def preview(self) -> Plan:
+        return Plan(now=1, backlog_version=2, actions=self.actions, pools=(), verdicts=(), notes=())
+
+    def take(self, settings: Any) -> None:
+        if isinstance(settings, Exception):
+            raise settings
+        self.taken.append(settings)
+
+
+@pytest.mark.parametrize(("actions", "detailed", "code"), [((LAUNCH,), True, 3), ((LAUNCH,), False, 0), ((), True, 0)])
+def test_a_dry_run_tells_by_its_exit_code_whether_it_would_act(
+    actions: tuple[Any, ...], detailed: bool, code: int
+) -> None:
+    assert show_plan(Managed(*actions), detailed) == code  # type: ignore[arg-type]
+
+
+def test_a_dry_run_prints_data_on_stdout_and_sentences_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    show_plan(Managed(LAUNCH), False)  # type: ignore[arg-type]
+    told = capsys.readouterr()
+    document = json.loads(told.out)
+    assert (document["apiVersion"], document["kind"]) == ("worker-manager/v1", "Plan")
+    assert document["actions"][0]["reason"]["code"] == "backlog"
+    assert told.err == "launch 3 in gpu: 12 jobs wait: 3 more workers of this shape hold them\n"
+
+
+def test_each_action_is_one_sentence() -> None:
+    drain = Drain("gpu", "w1", because("too-old", limit_ms=60_000), deadline=5)
+    assert sentence(drain) == "drain w1 of gpu: older than 1m"
+
+
+@pytest.mark.parametrize("error", [ConfigError(["a: wrong", "b: wrong"]), UsageError("no such file"), OSError("gone")])
+def test_a_configuration_that_cannot_be_read_leaves_the_old_one(error: Exception) -> None:
+    def read() -> Any:
+        raise error
+
+    house = Managed()
+    assert reload(house, read) is False  # type: ignore[arg-type]
+    assert house.taken == []
+
+
+def test_one_that_cannot_be_used_leaves_the_old_one() -> None:
+    house = Managed()
+    assert reload(house, lambda: UsageError("manager: only read at the start")) is False  # type: ignore[arg-type,return-value]
+
+
+def test_a_good_one_is_taken() -> None:
+    house = Managed()
+    settings: Any = object()
+    assert reload(house, lambda: settings) is True  # type: ignore[arg-type]
+    assert house.taken == [settings]
+
+
+def test_secrets_do_not_reach_the_log() -> None:
+    event = {
+        "event": "joined with Bearer abcdefghijklmnop",
+        "token": "hunter2",
+        "nested": {"db_password": "hunter2", "list": ["Bearer abcdefghijklmnop"]},
+        "pool": "gpu",
+        "count": 3,
+    }
+    told = redact(None, "info", event)
+    assert "hunter2" not in str(told)
+    assert "abcdefghijklmnop" not in str(told)
+    assert (told["pool"], told["count"]) == ("gpu", 3)
+
+
+def test_a_workers_command_carries_no_secret_and_all_of_its_slice() -> None:
+    from worker_manager.assemble import agent_command
+    from worker_manager.config.settings import PoolConfig, WorkerSettings
+    from worker_manager.policy.model import Limits
+
+    shape = Shape(cpus=1500, memory=1 << 30, gpus=2, gpu_type="a100", tags=("x",), custom=(("lic", 2),), exclusive=True)
+    pool = PoolConfig("gpu", "local", shape, Limits(idle_ms=60_000), worker=WorkerSettings(("wm-worker",), "/s", 5))
+    words = " ".join(agent_command(pool, "https://h:1", "ab12"))
+    assert words == (
+        "wm-worker --server https://h:1 --ca-fingerprint sha256:ab12 --worker-id {worker} --pool gpu "
+        f"--config {pool.launch_digest()} --work-dir /s --idle-seconds 60000ms --exit-after-num-runs 5 "
+        "--cpus 1.5 --memory 1073741824 --gpus 2 --gpu-type a100 --tag=x --custom=lic=2 --tag-exclusive"
+    )
+
+
+def test_the_agent_understands_that_command() -> None:
+    from worker.options import parse
+    from worker_manager.assemble import agent_command
+    from worker_manager.config.settings import PoolConfig, WorkerSettings
+    from worker_manager.policy.model import Limits
+
+    shape = Shape(
+        cpus=333, memory=1 << 30, disk=5, walltime=1500, tags=("x", "y"), custom=(("lic", 2),), exclusive=True
+    )
+    worker = WorkerSettings(
+        work_dir="/s",
+        max_runs=5,
+        delete_work_dir=True,
+        max_work_dir_size=7,
+        pass_down_termination=True,
+        exit_on_exception=True,
+        checkin_ms=2500,
+        dead_man_ms=9000,
+    )
+    pool = PoolConfig("gpu", "local", shape, Limits(), worker=worker)
+    command = [word.replace("{worker}", "w-1") for word in agent_command(pool, "http://127.0.0.1:1", None)]
+    options = parse(command[3:], {"WM_JOIN_TOKEN": "t" * 20})
+    assert options.wishes.cpus == 333
+    assert options.wishes.walltime == 1500
+    assert options.wishes.tags == ("x", "y")
+    assert (options.terms.max_runs, options.terms.dead_man_ms, options.terms.idle_exit_ms) == (5, 9000, 600_000)
+    assert (options.heartbeat_ms, options.delete_work_dir, options.exit_on_exception) == (2500, True, True)
