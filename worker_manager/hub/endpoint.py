@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from worker_manager.hub.contract import Access
 from worker_manager.hub.services import Services
-from worker_manager.hub.types import MIB, NoQuery, Nothing
+from worker_manager.hub.types import MIB, NoQuery
 
 B = TypeVar("B")
 Q = TypeVar("Q", bound=BaseModel)
@@ -79,6 +79,3 @@ class Endpoint:
         """`POST …/cancel` with nothing in it means `{}`, where no field is required."""
         model = self.checked_body
         return model is not None and not any(each.is_required() for each in model.model_fields.values())
-
-
-__all__ = ["NOBODY", "Call", "Endpoint", "Handler", "Need", "Needs", "Nothing"]

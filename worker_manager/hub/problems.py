@@ -1,6 +1,6 @@
 """Every refusal as an RFC 9457 problem document.
 
-A handler raises `Problem`; the store's refusals are translated in one table (`routes/refusals.py`); nothing else
+A handler raises `Problem`; the store's refusals (`refusals.py`) are translated in `app.refusal_of`; nothing else
 turns into a 4xx. What is not foreseen is a 500 with a reference number and no inner words.
 """
 

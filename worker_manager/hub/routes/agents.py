@@ -221,5 +221,3 @@ ENDPOINTS = (
         vital=True,
     ),
 )
-
-__all__ = ["ENDPOINTS", "keep_output"]
