@@ -27,6 +27,7 @@ from worker.state import State
 from worker.terms import Terms
 
 POLL_SLACK_MS = 15_000  # beyond the time that the hub may let a poll wait
+POLL_PAUSE_MS = 100  # a hub that does not let a poll wait is not asked without a pause
 REPORT_TIMEOUT_MS = 20_000
 ALIVE_MS = 60_000
 MISHAP_PAUSE_S = 0.5
@@ -177,7 +178,10 @@ class Agent:
     def _follow(self, line: Line, told: Dict[str, Any]) -> None:
         now = boot_ms()
         if line is self._polls:
-            found = self._state.polled(answers.polled(told), line.asked_at, now)
+            polled = answers.polled(told)
+            if not self._state.is_news(polled) and now < line.asked_at + POLL_PAUSE_MS:
+                line.open_at = now + POLL_PAUSE_MS
+            found = self._state.polled(polled, line.asked_at, now)
         else:
             under_way = self._outbox.under_way or {}
             found = self._state.reported(answers.reported(told, under_way.get("seq", 0)), line.asked_at, now)

@@ -77,15 +77,16 @@ class State:
 
     def polled(self, answer: Polled, asked_at: int, now: int) -> List[Order]:
         orders = self._heard(answer, asked_at)
-        seq = answer.get("seq", 0)
-        news = seq > self._ack
-        if news:
-            self._ack = seq
+        if self.is_news(answer):
+            self._ack = answer["seq"]
             if answer.get("stop"):
                 orders += self._stop("deleted", "the worker was told to stop", 0, now)
             orders += self._follow_drain(answer, now)
             orders += self._follow(answer, now)
         return orders + self.tick(now)
+
+    def is_news(self, answer: Polled) -> bool:
+        return answer.get("seq", 0) > self._ack
 
     def reported(self, answer: Reported, asked_at: int, now: int) -> List[Order]:
         orders = self._heard(answer, asked_at)

@@ -126,6 +126,14 @@ def test_a_hub_that_answers_nothing_is_a_hub_that_is_away(
     assert agent.said("fenced")
 
 
+def test_a_hub_that_lets_no_poll_wait_is_not_flooded(fake_hub: Any, start_agent: Any) -> None:
+    fake_hub.poll_ms = 0
+    start_agent()
+    fake_hub.assign(fake_hub.job("j1", "sleep", "1"))
+    assert fake_hub.result("j1")["outcome"] == "succeeded"
+    assert 2 <= len(fake_hub.polls) < 40
+
+
 def test_an_idle_worker_gives_up_on_a_hub_that_stays_away(fake_hub: Any, start_agent: Any, eventually: Any) -> None:
     fake_hub.lease_ms, fake_hub.heartbeat_ms = 1500, 200
     agent = start_agent("--dead-man-seconds", "1s")
