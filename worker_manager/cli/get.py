@@ -95,7 +95,7 @@ def events(inv: Invocation, output: str, watch: bool, limit: int, cursor: str | 
     while watch:
         found, following = _events(client, wanted, PAGE, following, WAIT_MS)
         if found:
-            show_list(inv, kind, found, output if output != "table" else "table")
+            show_list(inv, kind, found, output, titled=False)
 
 
 def pages(
@@ -162,7 +162,7 @@ def _watch(
             click.clear()
             show_list(inv, kind_at(inv.world.now_ms()), items, output)
         elif changed:
-            show_list(inv, kind_at(inv.world.now_ms()), changed, output)
+            show_list(inv, kind_at(inv.world.now_ms()), changed, output, titled=False)
 
 
 def newest(client: Any) -> str | None:

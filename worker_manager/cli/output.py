@@ -49,7 +49,10 @@ class Kind:
     key: str = "id"
 
 
-def show_list(inv: Invocation, kind: Kind, items: Sequence[Row], form: str, following: str | None = None) -> None:
+def show_list(
+    inv: Invocation, kind: Kind, items: Sequence[Row], form: str, following: str | None = None, titled: bool = True
+) -> None:
+    """`titled` is False for what goes on below an earlier table."""
     if form in ("json", "yaml"):
         document: dict[str, Any] = {"apiVersion": API_VERSION, "kind": f"{kind.name}List", "items": list(items)}
         show_document(document | ({"next": following} if following else {}), form)
@@ -57,7 +60,7 @@ def show_list(inv: Invocation, kind: Kind, items: Sequence[Row], form: str, foll
         for item in items:
             click.echo(item[kind.key])
     else:
-        show_table([column for column in kind.columns if form == "wide" or not column.wide], items, inv.colored)
+        show_table([column for column in kind.columns if form == "wide" or not column.wide], items, inv.colored, titled)
 
 
 def show_one(kind: str, item: Row, form: str) -> None:
@@ -73,12 +76,13 @@ def show_document(document: Any, form: str) -> None:
         click.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
 
-def show_table(columns: Sequence[Column], items: Iterable[Row], colored: bool) -> None:
+def show_table(columns: Sequence[Column], items: Iterable[Row], colored: bool, titled: bool = True) -> None:
     """Words in columns; the last is not padded, so that a line ends where its text does."""
     rows = [[_one_line(column.cell(item)) for column in columns] for item in items]
     titles = [column.title for column in columns]
     widths = [max(len(row[number]) for row in [titles, *rows]) for number in range(len(columns))]
-    click.echo(_padded(titles, widths))
+    if titled:
+        click.echo(_padded(titles, widths))
     for row in rows:
         line = _padded(row, widths)
         if colored:

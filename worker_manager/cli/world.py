@@ -34,7 +34,7 @@ class World:
     connect: Callable[["Settings"], Any] = _connect  # → HubClient
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
     sleep: Callable[[float], None] = time.sleep
-    terminal: Callable[[], bool] = sys.stdout.isatty
+    terminal: Callable[[], bool] = lambda: sys.stdout.isatty()
     argv: tuple[str, ...] = ()  # to begin anew with
 
 

@@ -250,3 +250,21 @@ def test_an_event_of_a_decision_says_what_was_decided() -> None:
     }
     there = House(FakeHub({("GET", "/v1/events"): {"events": [event], "next": "c"}}))
     assert lines(there.ok("get", "events"))[1].endswith("launch main-0001: refused; 12 jobs wait")
+
+
+def test_watching_off_a_terminal_prints_what_changed_below_one_head() -> None:
+    done = {**JOB, "state": "succeeded"}
+    hub = FakeHub(
+        {
+            ("GET", "/v1/jobs"): [page(JOB, STUCK), page(done, STUCK)],
+            ("GET", "/v1/events"): [
+                {"events": [], "next": "c0"},
+                {"events": [{"seq": 1}], "next": "c1"},
+                KeyboardInterrupt(),
+            ],
+        }
+    )
+    result = House(hub).run("get", "jobs", "-w")
+    assert result.code == 130
+    assert [line.split()[0] for line in lines(result.stdout)] == ["ID", "j1", "j2", "j1"]
+    assert [asked.params.get("after") for asked in hub.asked if asked.path == "/v1/events"] == [None, "c0", "c1"]
