@@ -150,11 +150,11 @@ def test_the_promises_hold(kind: str, weather: str) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("weather", WEATHERS)
 @pytest.mark.parametrize("kind", WORLDS)
 def test_the_promises_hold_over_thousands_of_hours(kind: str, weather: str, seed: int) -> None:
-    check(kind, weather, seed, hours=2000)
+    check(kind, weather, seed, hours={"calm": 2000, "rough": 1000, "storm": 200}[weather])
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
