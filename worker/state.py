@@ -27,7 +27,16 @@ from worker.orders import FAILED, OK, REFUSED, Cancel, EndAll, Exit, Extend, Key
 from worker.outbox import Outbox
 from worker.protocol import Assignment, Outcome, Polled, Registered, Report, Reported, Result
 from worker.runner import Ended, Event, Started
-from worker.terms import FAREWELL_MS, KILL_GRACE_MS, LAST_MARGIN_MS, LAST_STRETCH_MS, SETTLE_MS, SHAPE_MS, Terms
+from worker.terms import (
+    FAREWELL_MS,
+    KILL_GRACE_MS,
+    LAST_MARGIN_MS,
+    LAST_STRETCH_MS,
+    SAME_SIGNAL_MS,
+    SETTLE_MS,
+    SHAPE_MS,
+    Terms,
+)
 
 KEEPER_DIED = "keeper-died"
 
@@ -64,6 +73,7 @@ class State:
         self.refused = ""
         self._ack = 0
         self._signals = 0
+        self._signalled_at = now
         self.lease = Lease(registered["lease_ms"], asked_at)
         self._keeper_until = self.lease.ends  # the keeper ends everything then, itself too
         self._idle_since: Optional[int] = now
@@ -247,7 +257,10 @@ class State:
 
     def signalled(self, now: int) -> List[Order]:
         """TERM, INT or HUP: the first drains (or ends the jobs), the second hands everything back, the third exits."""
+        if self._signals and now < self._signalled_at + SAME_SIGNAL_MS:
+            return []
         self._signals += 1
+        self._signalled_at = now
         if self._signals == 1 and self.terms.pass_down:
             orders = self._stop("signal", "its worker was told to stop", KILL_GRACE_MS, now)
         elif self._signals == 1:

@@ -3,6 +3,7 @@
 from typing import NamedTuple, Optional
 
 SETTLE_MS = 300  # after the hub heard of a drain of ours: time for what it assigned before to arrive
+SAME_SIGNAL_MS = 100  # a signal to a whole group, and one that is passed on, come twice and mean one thing
 KILL_GRACE_MS = 10_000  # the longest grace of a job when its worker must go
 FAREWELL_MS = 10_000  # how long a worker that was stopped tries to hand back its jobs
 DEAD_MAN_MS = 3_600_000

@@ -230,6 +230,13 @@ class AgentProcess:
     def said(self, event: str) -> list[dict[str, Any]]:
         return [line for line in self.journal() if line["event"] == event]
 
+    def signal_again(self, number: int) -> None:
+        """A signal that is not taken for the one before: it comes after that was heeded, and not at once."""
+        until(lambda: self.said("signal"), "the first signal to be heeded")
+        heeded = time.monotonic()
+        until(lambda: time.monotonic() > heeded + 0.15, "a little time to pass")
+        self.process.send_signal(number)
+
     def exit_code(self, seconds: float = DEADLINE_S) -> int:
         return self.process.wait(seconds)
 

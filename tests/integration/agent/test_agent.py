@@ -128,8 +128,7 @@ def test_the_second_signal_hands_the_jobs_back_at_once(
     agent = start_agent()
     pid = sleeper(grace_ms=60_000)
     agent.process.send_signal(signal.SIGINT)
-    eventually(lambda: agent.said("draining"), "the first to be heeded")
-    agent.process.send_signal(signal.SIGINT)
+    agent.signal_again(signal.SIGINT)
     assert agent.exit_code() == 0
     assert (fake_hub.result("j1")["outcome"], fake_hub.left()) == ("returned", "signal")
     assert not alive(pid)
@@ -267,7 +266,7 @@ def test_no_secret_can_be_seen(fake_hub: Any, start_agent: Any, sleeper: Any) ->
     assert b"WM_JOIN" not in seen[str(pid)]
     agent.process.send_signal(signal.SIGUSR1)
     agent.process.send_signal(signal.SIGTERM)
-    agent.process.send_signal(signal.SIGINT)
+    agent.signal_again(signal.SIGINT)
     agent.exit_code()
     credential_sha256 = fake_hub.registrations[0]["credential_sha256"]
     assert "join-1" not in agent.errors.read_text()
