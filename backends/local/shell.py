@@ -11,6 +11,8 @@ from collections.abc import Sequence
 # A TERM that comes while the worker is being started is kept until it is there. Between fork and exec the worker is
 # still a copy of the shell, which would swallow the signal: that moment is over when its command line is another.
 # Never a second TERM for safety: to a worker that means to drop everything.
+# A `wait` that a signal interrupts tells the signal's number, so it is repeated; 127 then means that the status has been
+# told before.
 _SCRIPT = """
 cd "$1" || exit 126
 trap 'status=$?; trap - EXIT; echo "$status" > "$WM_WORKER_DIR/exit"; exit "$status"' EXIT
@@ -27,14 +29,17 @@ pass_on() {
     while cmp -s "/proc/$$/cmdline" "/proc/$worker/cmdline"; do sleep 0.01 || break; done
     kill -TERM "$worker" 2>/dev/null
 }
-trap 'if [ -n "$worker" ]; then pass_on; else asked=y; fi' TERM HUP INT
+trap 'again=y; if [ -n "$worker" ]; then pass_on; else asked=y; fi' TERM HUP INT
 "$@" &
 worker=$!
 [ -z "$asked" ] || pass_on
+status=
 while :; do
+    again=
     wait "$worker"
-    status=$?
-    kill -0 "$worker" 2>/dev/null || break
+    now=$?
+    [ "$now" = 127 ] && [ -n "$status" ] || status=$now
+    [ -n "$again" ] || break
 done
 exit "$status"
 """

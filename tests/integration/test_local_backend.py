@@ -153,6 +153,31 @@ def test_a_polite_end_is_one_signal_however_often_it_is_asked_for(place: Place) 
     place.until_ended(backend, handle)
 
 
+@pytest.mark.parametrize("setup", [(), ("true",)], ids=["sh", "bash"])
+def test_a_worker_that_ends_politely_keeps_its_own_status(place: Place, setup: tuple[str, ...]) -> None:
+    """Many at once, because the moment in which the status could be lost is short."""
+    backend = place.backend()
+    script = "trap 'kill -KILL $!; exit 5' TERM; echo ready; sleep 600 & wait"
+    submission = place.launch(backend, ("/bin/sh", "-c", script), count=40, setup=setup)
+    handles = [submission.worker_id(index) for index in range(40)]
+    place.until(lambda: all("ready" in backend.logs(handle, 100) for handle in handles), "every first word")
+    for handle in handles:
+        backend.terminate(handle, force=False)
+    assert [place.until_ended(backend, handle).exit_code for handle in handles] == [5] * 40
+
+
+def test_a_polite_end_is_not_lost_while_the_worker_is_being_started(place: Place) -> None:
+    backend = place.backend()
+    handles = [place.launch(backend).worker_id(0)]
+    for number in range(60):
+        handles.append(place.launch(backend).worker_id(0))
+        for _ in range(number % 6):
+            backend.list()  # some time passes
+        backend.terminate(handles[-1], force=False)
+    assert {place.until_ended(backend, handle).exit_code for handle in handles[1:]} == {143}
+    assert place.seen(backend, handles[0]).phase is WorkerPhase.RUNNING  # type: ignore[union-attr]
+
+
 def test_force_reaches_what_has_left_the_session_and_forks_meanwhile(place: Place) -> None:
     forks = "while :; do setsid sleep 600 & setsid sh -c 'setsid sleep 600 & wait' & sleep 0.01; done"
     backend = place.backend()
