@@ -52,10 +52,13 @@ class Applier:
 
     def bring_together(
         self, pools: Pools, news: Mapping[str, Sights], sights: Mapping[str, Sights], backlog: BacklogFact
-    ) -> None:
+    ) -> BacklogFact | None:
+        """What the plan may build on of what the source said; None: ask it anew, for we have changed something."""
         self._reconciler.note(pools, news, backlog)
-        if self._reconciler.close(pools, sights, backlog):
+        still = self._reconciler.close(pools, sights, backlog)
+        if still is None:
             self._source_changed()
+        return still
 
     def snapshot(self, pools: Pools, sights: Mapping[str, Sights], backlog: BacklogFact) -> Snapshot:
         settings = [pool.settings for pool in pools.values()]

@@ -25,6 +25,7 @@ from worker_manager.control.pool import ManagedPool, Reach, nothing_happens
 from worker_manager.control.publish import Publisher
 from worker_manager.control.watch import LeaseKeeper, Told, Watcher
 from worker_manager.errors import LeaseHeld, StoreError
+from worker_manager.policy.facts import BacklogFact, Sights
 from worker_manager.policy.model import Plan
 from worker_manager.policy.plan import plan as decide
 from worker_manager.sources.base import Source
@@ -99,9 +100,8 @@ class Manager:
         self._take_new_pools()
         self._applier.record()
         told, news = self._observe(settle)
-        backlog = told.observation.backlog
         sights = self._listings.sights(self._lanes)
-        self._applier.bring_together(self._pools, news, sights, backlog)
+        told, backlog = self._bring_together(told, news, sights)
         snapshot = self._applier.snapshot(self._pools, sights, backlog)
         plan = decide(snapshot)
         anew, self._told_last = told.number != self._told_last, told.number
@@ -114,6 +114,17 @@ class Manager:
         self._next_tick = self._due(plan, agreed)
         return plan
 
+    def _bring_together(
+        self, told: Told, news: dict[str, Sights], sights: dict[str, Sights]
+    ) -> tuple[Told, BacklogFact]:
+        """What the source said before we told it of ends is no ground for a plan: it is asked once more then."""
+        for _ in range(2):
+            backlog = self._applier.bring_together(self._pools, news, sights, told.observation.backlog)
+            if backlog is not None:
+                return told, backlog
+            told, news = self._told(), {}
+        return told, told.observation.backlog
+
     def preview(self) -> Plan:
         """What a tick would decide now. Changes nothing and needs no lease."""
         self._take_new_pools()
@@ -121,7 +132,7 @@ class Manager:
         sights = self._listings.sights(self._lanes)
         return decide(self._applier.foreseen(self._pools, sights, told.observation.backlog))
 
-    def _observe(self, settle: bool) -> tuple[Told, dict[str, Any]]:
+    def _observe(self, settle: bool) -> tuple[Told, dict[str, Sights]]:
         with_workers = {intent.pool for intent in self._ledger.memory().intents}
         for name, pool in self._pools.items():
             self._listings.refresh(pool, self._lanes[name], name in with_workers, now_please=settle)

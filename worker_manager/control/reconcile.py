@@ -58,32 +58,39 @@ class Reconciler:
             for fact in strangers:
                 write.adopt(fact.id, fact.pool, fact.shape, fact.config, now, fact.ready_at)
 
-    def close(self, pools: Mapping[str, ManagedPool], sights: Mapping[str, Sights], backlog: BacklogFact) -> bool:
-        """Ends the intents that are over. What the source could not be told stays open. Whether there were any."""
+    def close(
+        self, pools: Mapping[str, ManagedPool], sights: Mapping[str, Sights], backlog: BacklogFact
+    ) -> BacklogFact | None:
+        """Ends the intents that are over. Afterwards the source must be asked anew (None), because it may have kept a
+        worker that registered in that moment; what it said before still holds when nothing was over. When it could
+        not be told, they stay open, and what it said counts as unread: a plan would replace them already."""
         now = self._clock.now_ms()
         settings = [pool.settings for pool in pools.values()]
         over = closings(now, settings, self._ledger.memory(), sights, backlog)
         if not over:
-            return False
-        certain = self._told(over)
+            return backlog
+        try:
+            certain, came = self._told(over)
+        except WorkerManagerError as error:
+            return replace(backlog, failed=f"it could not be told of workers that are gone: {error}")
         self._reach("buried")
         with self._ledger.write() as write:
+            write.intents([(worker, {"registered_at": now}) for worker in came])
             for closing in certain:
                 _write(write, closing, now)
         self._reach("closed")
-        return True
+        return None
 
-    def _told(self, over: Sequence[Closing]) -> list[Closing]:
-        """Those of which the source knows now that they are over."""
+    def _told(self, over: Sequence[Closing]) -> tuple[list[Closing], list[str]]:
+        """Those of which the source knows now that they are over, and those that it did not bury: they did come, if
+        only while nobody watched, and are live or gone as it says when it is asked anew."""
         to_bury = [closing.intent for closing in over if closing.bury]
         dead = [closing.intent for closing in over if closing.dead]
-        try:
-            buried = set(self._source.bury(to_bury, "it never came")) if to_bury else set()
-            if dead:
-                self._source.declare_gone(dead, "the backend confirms that it has ended")
-        except WorkerManagerError:
-            return [closing for closing in over if not closing.bury and not closing.dead]
-        return [closing for closing in over if not closing.bury or closing.intent in buried]
+        buried = set(self._source.bury(to_bury, "it never came")) if to_bury else set()
+        if dead:
+            self._source.declare_gone(dead, "the backend confirms that it has ended")
+        certain = [closing for closing in over if not closing.bury or closing.intent in buried]
+        return certain, [worker for worker in to_bury if worker not in buried]
 
     def _strangers(self, pools: Mapping[str, ManagedPool], known: set[str], backlog: BacklogFact) -> list[WorkerFact]:
         """Live workers that bear our name and that this ledger does not know: it is younger than they are."""

@@ -39,6 +39,7 @@ class MemorySource:
         self._generations: dict[str, int] = {}
         self._launches: dict[str, LaunchClaim] = {}
         self._buried: set[str] = set()
+        self._came: set[str] = set()  # and are forgotten
 
     # ------------------------------------------------------------ what the world does
 
@@ -55,7 +56,7 @@ class MemorySource:
         launch = self._launches.get(worker.rpartition("-")[0])
         digest = hashlib.sha256(token.encode()).hexdigest()
         valid = launch is not None and (worker, digest) in zip(launch.workers, launch.token_hashes, strict=True)
-        if not valid or worker in self._buried or worker in self._workers:
+        if not valid or worker in self._buried | self._came or worker in self._workers:
             raise TokenRefused(worker)
         now = self._now_ms()
         self._workers[worker] = WorkerFact(worker, pool, "ready", shape, shape, 0, 0, 0, now, now, now)
@@ -64,6 +65,12 @@ class MemorySource:
     def change(self, worker: str, **fields: Any) -> None:
         """What a worker reports: `running=1`, `state='lost'`, `idle_since=…`."""
         self._workers[worker] = replace(self._workers[worker], **{"seen_at": self._now_ms(), **fields})
+        self._news()
+
+    def forget(self, worker: str) -> None:
+        """It has gone, and is not spoken of any more; its token stays used."""
+        del self._workers[worker]
+        self._came.add(worker)
         self._news()
 
     def worker(self, worker: str) -> WorkerFact | None:
@@ -80,7 +87,7 @@ class MemorySource:
     def open_tokens(self) -> frozenset[str]:
         """Workers whose join token could still be used."""
         told = {worker for launch in self._launches.values() for worker in launch.workers}
-        return frozenset(told - self._buried - set(self._workers))
+        return frozenset(told - self._buried - self._came - set(self._workers))
 
     # ------------------------------------------------------------ sources.base.Source
 
@@ -108,7 +115,7 @@ class MemorySource:
 
     def bury(self, workers: Sequence[str], reason: str) -> tuple[str, ...]:  # noqa: ARG002 - nobody reads it here
         self._reached()
-        gone = [worker for worker in workers if worker not in self._workers]
+        gone = [worker for worker in workers if worker not in self._workers and worker not in self._came]
         self._buried |= set(gone)
         return tuple(gone)
 

@@ -194,6 +194,21 @@ def test_a_worker_the_source_hears_from_is_not_gone_because_a_listing_lost_it(wo
     assert world.source.said_gone == [worker]
 
 
+def test_a_worker_that_came_and_went_while_no_manager_watched_leaves_nothing_open(world: World) -> None:
+    world.source.wait("g", ASKS, 1)
+    world.tick()
+    (worker,) = world.platform.workers()
+    world.clock.advance(2_000)
+    world.agents()
+    world.source.forget(worker.id)  # it left, and the source does not speak of it any more
+    world.source.wait("g", ASKS, 0)
+    world.platform.vanish(worker.id)
+    world.restart()
+    world.steps(10)
+    assert world.open_intents() == {}
+    assert "p" not in world.ledger.memory().pools or not world.ledger.memory().pools["p"].history.failures
+
+
 def test_death_between_burial_and_its_record_buries_again(world: World) -> None:
     world.platform.faults.inject("worker", Fate(dies_at_boot=True))
     world.source.wait("g", ASKS, 1)

@@ -1,12 +1,13 @@
 """Workers begin: the right number, whatever a backend answers and whenever the manager dies."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from backends.base import RefusalKind
 from backends.memory import Fate, Hang, Lose, Refuse, TimeOut, Unreadable
-from tests.unit.control.world import ASKS, CALL_MS, LAG_MS, Died, World
+from tests.unit.control.world import ASKS, CALL_MS, LAG_MS, SHAPE, Died, World
 from worker_manager.control.launching import CALL_SLACK_MS, share
 
 BURIED_AFTER_S = (CALL_MS + CALL_SLACK_MS + LAG_MS) // 1000 + 5
@@ -86,16 +87,27 @@ def test_an_unknown_create_that_is_only_listed_late_is_adopted_not_doubled(world
 
 def test_a_worker_that_registers_while_its_burial_is_decided_is_kept(world: World) -> None:
     world.platform.faults.inject("launch", TimeOut(executes=True))
+    world.platform.faults.inject("list", Lose(1, complete=True), times=BURIED_AFTER_S + 10)
     world.source.wait("g", ASKS, 1)
     world.tick()
-    world.platform.faults.inject("list", Lose(1, complete=True), times=100)
-    world.clock.advance(2_000)
-    world.agents()
+    (late,) = world.platform.workers()
+    bury = world.source.bury
+    asked = []
+
+    def register_first(workers: Sequence[str], reason: str) -> tuple[str, ...]:
+        asked.append(tuple(workers))
+        if world.source.worker(late.id) is None:
+            world.source.register(late.id, "p", late.join_token, SHAPE)
+        return bury(workers, reason)
+
+    world.source.bury = register_first  # type: ignore[method-assign]
     for _ in range(BURIED_AFTER_S):
         world.clock.advance(1_000)
-        world.tick()
-    assert world.admitted() == world.alive() == 1
-    assert list(world.open_intents().values()) == ["submitted"]
+        world.manager.tick()
+    assert asked == [(late.id,)], "its burial was decided once, and refused"
+    assert world.open_intents() == {late.id: "submitted"}
+    assert world.alive() == 1
+    assert "close" not in [decision["action"] for decision in world.ledger.decisions()]
 
 
 @pytest.mark.parametrize("fault", [Unreadable(), Lose(1)])
