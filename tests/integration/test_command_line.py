@@ -146,6 +146,16 @@ def test_a_second_signal_hands_the_jobs_back(place: Place) -> None:
     place.run("down")
 
 
+def test_down_ends_what_up_began(place: Place) -> None:
+    up = place.start("up", "--cpus", "1", "--memory", "256MiB")
+    until(lambda: place.state_dir.exists() and discovery.find(place.state_dir), "the hub")
+    (job,) = place.run("submit", "--", "sleep", "600").split()
+    until(lambda: place.job(job)["state"] == "running", "the job to run")
+    place.run("down", "--now")
+    assert up.wait(DEADLINE_S) == 143
+    until(lambda: not place.processes(), "every process to be gone")
+
+
 def test_a_manager_that_stops_leaves_its_workers_and_the_next_one_adopts_them(place: Place) -> None:
     first = place.start("run", "-c", pools(place))
     until(place.leads, "the first manager to lead")

@@ -22,7 +22,7 @@ _HERE = "worker_manager.cli"
 
 COMMANDS = {
     "up": (f"{_HERE}.up", "up", "Hub and local workers on this machine, in the foreground; nothing to configure."),
-    "down": (f"{_HERE}.up", "down", "Stop the hub that was left running; says what still runs."),
+    "down": (f"{_HERE}.up", "down", "End what `up` began, and stop the hub; says what still runs."),
     "run": (f"{_HERE}.run", "run", "Manage the pools of a configuration file."),
     "submit": (f"{_HERE}.submit", "submit", "Submit a job, an array, or a file of jobs; prints their ids."),
     "get": (f"{_HERE}.get", "get", "List jobs, workers, pools or events."),

@@ -3,13 +3,14 @@
 import os
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from worker.protocol import format_bytes
 from worker_manager.cli.attend import attended
 from worker_manager.cli.lazy import OurCommand, with_connection
 from worker_manager.cli.run import pool_command
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from worker_manager.assemble import House
 
 POLL_S = 0.1
-HAND_BACK_S = 30.0
+RECORD = "up"
 
 
 def _up(inv: Invocation, single: SinglePool) -> int:
@@ -42,7 +43,8 @@ def _up(inv: Invocation, single: SinglePool) -> int:
         inv.say(f"the hub is {house.client.url}; submit with: {_submit(inv)}")
         inv.say("Ctrl-C lets the workers finish; a second time hands their jobs back")
         end = Ending(inv, house)
-        code = end.stand()
+        with recorded(settings.manager.state_dir):
+            code = end.stand()
     if house.started_hub and end.all_gone:
         discovery.stop(settings.manager.state_dir)
     return code
@@ -122,11 +124,36 @@ class Ending:
 up = pool_command("up", "local", "Hub and local workers on this machine, in the foreground; nothing to configure.", _up)
 
 
+@contextmanager
+def recorded(state_dir: Path) -> Iterator[None]:
+    """While `up` runs, `down` can find it: pid and start time, because pids are used again."""
+    from worker_manager.hub.discovery import start_time
+
+    record = state_dir / RECORD
+    record.write_text(f"{os.getpid()} {start_time(os.getpid())}")
+    try:
+        yield
+    finally:
+        record.unlink(missing_ok=True)
+
+
+def running(state_dir: Path) -> int | None:
+    """The pid of the `up` of this state directory."""
+    from worker_manager.hub.discovery import start_time
+
+    try:
+        pid, started = map(int, (state_dir / RECORD).read_text().split())
+    except (OSError, ValueError):
+        return None
+    return pid if start_time(pid) == started else None
+
+
 @click.command(cls=OurCommand)
+@click.option("--now", is_flag=True, help="Workers hand their jobs back at once instead of finishing them.")
 @with_connection
 @takes_invocation
-def down(inv: Invocation, **connection: Any) -> int:
-    """Stop the hub that was left running. Says what still runs; jobs and results stay."""
+def down(inv: Invocation, now: bool, **connection: Any) -> int:
+    """End what `up` began, and stop the hub that was left running. Jobs and results stay."""
     from worker_manager.assemble import NoHub
     from worker_manager.hub import discovery
 
@@ -134,14 +161,28 @@ def down(inv: Invocation, **connection: Any) -> int:
     settings = inv.settings()
     if settings.hub.server:
         raise UsageError("a hub elsewhere is stopped where it runs")
+    state_dir = settings.manager.state_dir
+    _end_up(inv, state_dir, now)
     try:
         workers = inv.client().get("/v1/workers")["workers"]
     except NoHub:
         workers = []
-    left = [worker for worker in workers if worker.get("state") in ("ready", "draining", "lost")]
-    for worker in left:
-        held = format_bytes((worker.get("shape") or {}).get("memory", 0))
-        inv.say(f"{worker['id']} still runs {worker.get('running', 0)} jobs ({held}); it goes when no hub answers it")
-    stopped = discovery.stop(settings.manager.state_dir)
-    inv.say("the hub has ended" if stopped else f"no hub runs on {settings.manager.state_dir}")
+    for worker in workers:
+        if worker.get("state") in ("ready", "draining", "lost"):
+            inv.say(f"{worker['id']} still runs {worker.get('running', 0)} jobs; without a hub it goes by itself")
+    stopped = discovery.stop(state_dir)
+    inv.say("the hub has ended" if stopped else f"no hub runs on {state_dir}")
     return 0
+
+
+def _end_up(inv: Invocation, state_dir: Path, now: bool) -> None:
+    pid = running(state_dir)
+    if pid is None:
+        return
+    inv.say(f"`up` (pid {pid}) ends: its workers {'hand their jobs back' if now else 'finish what they run'}")
+    for _ in range(2 if now else 1):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        inv.world.sleep(POLL_S)  # two signals at once would count as one
+    while running(state_dir) is not None:
+        inv.world.sleep(POLL_S)

@@ -1,0 +1,57 @@
+"""A pool's configuration → the command line of its agents (docs: `wm-worker --help`)."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from worker.protocol import Shape, format_cpus
+from worker_manager.config.settings import PoolConfig
+
+
+def agent_command(pool: PoolConfig, server: str, fingerprint: str | None) -> tuple[str, ...]:
+    """The agent's argv. It carries no secret: the join token reaches the worker as the backend can bring it."""
+    worker = pool.worker
+    idle_ms = pool.limits.idle_ms if worker.idle_exit_ms is None else worker.idle_exit_ms
+    options: Mapping[str, Any] = {
+        "server": server,
+        "ca-fingerprint": f"sha256:{fingerprint}" if fingerprint else None,
+        "worker-id": "{worker}",
+        "pool": pool.name,
+        "config": pool.launch_digest(),
+        "work-dir": worker.work_dir or None,
+        "max-work-dir-size": worker.max_work_dir_size,
+        "idle-seconds": f"{idle_ms}ms",
+        "exit-after-num-runs": worker.max_runs,
+        "checkin-frequency-seconds": _ms(worker.checkin_ms),
+        "dead-man-seconds": _ms(worker.dead_man_ms),
+        **_slice(pool.shape),
+    }
+    switches = {
+        "tag-exclusive": pool.shape.exclusive,
+        "pass-down-termination": worker.pass_down_termination,
+        "exit-on-exception": worker.exit_on_exception,
+        "delete-work-dir-on-exit": worker.delete_work_dir,
+    }
+    words = list(worker.executable or (sys.executable, "-m", "worker"))
+    for name, value in options.items():
+        if value is not None:
+            words += [f"--{name}", str(value)]
+    words += [f"--tag={tag}" for tag in pool.shape.tags]
+    words += [f"--custom={name}={count}" for name, count in pool.shape.custom]
+    return tuple(words + [f"--{name}" for name, on in switches.items() if on])
+
+
+def _slice(shape: Shape) -> dict[str, Any]:
+    """What the worker offers. What the pool does not say is left to the agent to find out."""
+    return {
+        "cpus": format_cpus(shape.cpus),
+        "memory": shape.memory or None,
+        "gpus": shape.gpus,
+        "gpu-type": shape.gpu_type or None,
+        "disk": shape.disk or None,
+        "walltime": _ms(shape.walltime),
+    }
+
+
+def _ms(value: int | None) -> str | None:
+    return None if value is None else f"{value}ms"
