@@ -11,7 +11,7 @@ from collections.abc import Sequence
 # A TERM that comes while the worker is being started is kept until it is there. Between fork and exec the worker is
 # still a copy of the shell, which would swallow the signal: that moment is over when its command line is another.
 # Never a second TERM for safety: to a worker that means to drop everything.
-# A `wait` that a signal interrupts tells the signal's number, so it is repeated; 127 then means that the status has been
+# A `wait` that a signal interrupts tells the signal's number, so it is repeated; 127 then means that the status was
 # told before.
 _SCRIPT = """
 cd "$1" || exit 126
