@@ -228,10 +228,12 @@ class Manager:
         """Until something has happened, or time alone asks for a tick."""
         while not self._stopping.is_set():
             boot = self.heartbeat_ms = self._clock.boot_ms()
-            left = min(BREATH_MS, self._next_tick - boot)
+            left = self._next_tick - boot
             if left <= 0:
                 return
-            if self._wake.wait(left / 1000):
+            report = self._publisher.next_at()
+            until_report = BREATH_MS if report is None else max(0, report - boot)
+            if self._wake.wait(min(BREATH_MS, left, until_report) / 1000):
                 self._stopping.wait(BATCH_MS / 1000)
                 self._wake.clear()
                 return

@@ -15,6 +15,7 @@ from worker_manager.policy.model import Plan, PoolPlan, Verdict
 from worker_manager.sources.base import Source
 
 PAUSE_MS = 500  # numbers that count down change at every tick: nobody reads faster
+SOON_MS = 50  # while one is under way
 AGAIN_MS = 15_000  # an unchanged report is repeated, so that the source knows that we live
 DECISIONS_AT_ONCE = 500
 CALL_LIMIT_MS = 30_000
@@ -29,33 +30,36 @@ class Publisher:
         self._orders = orders
         self._call: Call[None] | None = None
         self._sent: dict[str, Any] = {}
-        self._newest: dict[str, Any] = {}
+        self._plan: Plan | None = None
+        self._held = False
         self._heard: dict[str, Any] = {}
         self._sent_at: int | None = None
         self._decision: int | None = None  # the newest that the source has
 
     def publish(self, plan: Plan) -> None:
-        self._newest = {
-            "pools": [pool_wire(pool) for pool in plan.pools],
-            "verdicts": [verdict_wire(verdict) for verdict in plan.verdicts],
-        }
+        self._plan = plan
         self.flush()
 
     def flush(self) -> None:
         """Sends what there is to say, unless something was said a moment ago."""
         self.harvest()
-        if self._call is not None or not self._newest or self._since_last() < PAUSE_MS:
+        self._held = self._call is not None or self._since_last() < PAUSE_MS
+        if self._plan is None or self._held:
             return
-        report = {**self._newest, "decisions": self._new_decisions(), "results": self._orders.results()}
-        news = bool(report["decisions"] or report["results"]) or self._newest != self._heard
+        plans = {
+            "pools": [pool_wire(pool) for pool in self._plan.pools],
+            "verdicts": [verdict_wire(verdict) for verdict in self._plan.verdicts],
+        }
+        report = {**plans, "decisions": self._new_decisions(), "results": self._orders.results()}
+        news = bool(report["decisions"] or report["results"]) or plans != self._heard
         if news or self._since_last() >= AGAIN_MS:
             self._sent, self._sent_at = report, self._clock.boot_ms()
             self._call = self._lane.start("a report", lambda: self._source.publish(report), CALL_LIMIT_MS)
             self.harvest()
 
-    def next_at(self) -> int:
-        """When to flush next, by the clock that never jumps."""
-        return 0 if self._sent_at is None else self._sent_at + PAUSE_MS
+    def next_at(self) -> int | None:
+        """When to flush what was held back, by the clock that never jumps."""
+        return self._clock.boot_ms() + max(SOON_MS, PAUSE_MS - self._since_last()) if self._held else None
 
     def harvest(self) -> None:
         """What the source has heard is not sent again."""

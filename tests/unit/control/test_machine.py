@@ -5,6 +5,7 @@ again, the number of workers is what the backlog asks for, with nothing left ove
 """
 
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
@@ -15,6 +16,8 @@ from backends.base import EndOutcome, RefusalKind
 from backends.memory import Fate, Fault, Lose, MemoryBackend, Refuse, TimeOut, Unreadable
 from tests.unit.control.world import ASKS, LAG_MS, Died, World
 from worker_manager.control.pool import STEPS, ManagedPool, Reach
+from worker_manager.sources.base import Cordon
+from worker_manager.sources.memory import MemorySource
 
 MAX_WORKERS = 4
 LAUNCH_FAULTS = (
@@ -33,6 +36,7 @@ class Watched(World):
 
     def __init__(self, folder: Path, max_batch: int) -> None:
         self.wronged: list[str] = []
+        self.source_kind = HastySource
         super().__init__(
             folder,
             max_workers=MAX_WORKERS,
@@ -60,6 +64,24 @@ class Watched(World):
 
         pool.backend.terminate = watched  # type: ignore[method-assign]
         return pool
+
+
+class HastySource(MemorySource):
+    """Between what a manager saw and what it asks for, agents do what they do."""
+
+    meanwhile: Callable[[], None] | None = None
+
+    def bury(self, workers: Sequence[str], reason: str) -> tuple[str, ...]:
+        self._meanwhile()
+        return super().bury(workers, reason)
+
+    def cordon(self, cordons: Sequence[Cordon]) -> Mapping[str, int | None]:
+        self._meanwhile()
+        return super().cordon(cordons)
+
+    def _meanwhile(self) -> None:
+        if self.meanwhile is not None and not self.unavailable:
+            self.meanwhile()
 
 
 class Machine(RuleBasedStateMachine):
@@ -103,6 +125,11 @@ class Machine(RuleBasedStateMachine):
     def the_manager_will_die(self, step: str, times: int) -> None:
         self.world.restart(dying_at(step, times))
 
+    @rule(hasty=st.booleans())
+    def agents_act_at_the_worst_moment(self, hasty: bool) -> None:
+        assert isinstance(self.world.source, HastySource)
+        self.world.source.meanwhile = self.world.agents if hasty else None
+
     @rule(away=st.booleans())
     def the_source_comes_and_goes(self, away: bool) -> None:
         self.world.source.unavailable = "the network is down" if away else ""
@@ -128,9 +155,9 @@ class Machine(RuleBasedStateMachine):
         if fact is not None and fact.state != "gone":
             self.world.source.change(worker, state="lost")
 
-    def survive(self, act: "object") -> None:
+    def survive(self, act: Callable[[], object]) -> None:
         try:
-            act()  # type: ignore[operator]
+            act()
         except Died:
             self.world.restart()
 

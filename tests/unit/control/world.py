@@ -25,12 +25,14 @@ class Died(BaseException):
 
 
 class World:
+    source_kind: type[MemorySource] = MemorySource
+
     def __init__(self, folder: Path, *, max_workers: int = 10, max_batch: int = 1, **limits: object) -> None:
         self.folder = folder
         self.clock = ManualClock()
         self.capabilities = Capabilities(max_batch=max_batch, idempotent_create=False, list_lag_s=LAG_MS / 1000)
         self.platform = MemoryPlatform(self.clock.now_ms, capabilities=self.capabilities, defaults=Fate(boot_ms=1_000))
-        self.source = MemorySource(self.clock.now_ms)
+        self.source = self.source_kind(self.clock.now_ms)
         self.limits = Limits(max_workers=max_workers, **{"stabilise_ms": 0, **limits})  # type: ignore[arg-type]
         self._launches = 0
         self.ledger = self.open_ledger()
