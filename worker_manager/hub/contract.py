@@ -196,7 +196,7 @@ class HubStore(Protocol):
     def close(self) -> None: ...
 
     def sweep(self) -> "Future[Swept]":
-        """Once a second or so: leases that ended, prefetched jobs to recall, commands that expired, drains overdue."""
+        """Once a second or so: leases that ended, prefetched jobs to recall, commands that expired."""
         ...
 
     def purge(self, limit: int = 1000) -> "Future[Purged]":

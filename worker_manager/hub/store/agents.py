@@ -10,15 +10,15 @@ from typing import Any
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from worker.protocol import Outcome, Register, Registered, Report, Reported, Result, Shape, WorkerState
-from worker_manager.hub.contract import LogPiece, Settings, job_topic
+from worker_manager.hub.contract import LogPiece, Settings
 from worker_manager.hub.match import Limits, Serves
 from worker_manager.hub.refusals import Conflict, Gone, Invalid, Unauthorized
 from worker_manager.hub.states import OUTCOME_EVENTS, JobEvent, WorkerEvent, worker_step
+from worker_manager.hub.store.filling import fill
 from worker_manager.hub.store.fleet import (
     NAMES,
     Worker,
     active_jobs,
-    fill,
     load,
     load_of,
     save,
@@ -27,8 +27,9 @@ from worker_manager.hub.store.fleet import (
 )
 from worker_manager.hub.store.launching import close_coverage
 from worker_manager.hub.store.moves import MEASURES, NO_MEASURES, JobRow, Moves
-from worker_manager.hub.store.tables import attempts, intents, jobs, log_chunks, notices, segments, tokens, workers
-from worker_manager.hub.store.values import dump, job_id, parse_job_id, serves_text, shape_text
+from worker_manager.hub.store.output import index_output
+from worker_manager.hub.store.tables import attempts, intents, notices, tokens, workers
+from worker_manager.hub.store.values import dump, parse_job_id, serves_text, shape_text
 
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", re.ASCII)
 _INTENT = select(intents).where(intents.c.token_sha256 == bindparam("hash"))
@@ -205,7 +206,7 @@ def report(moves: Moves, name: str, credential_sha256: str, message: Report, log
     stale = _take_started(moves, active, message.get("started") or [])
     stale += _take_results(moves, worker, active, message.get("results") or [])
     moves.write_jobs()
-    _index_logs(moves, name, logs, mine)
+    index_output(moves, name, logs, mine)
     if message.get("shape"):
         worker.shape = Shape.from_wire(message["shape"])
     if message.get("draining"):
@@ -354,61 +355,3 @@ def bury_worker(moves: Moves, worker: Worker, event: WorkerEvent, reason: str, a
     moves.event("worker.lost" if lost else "worker.gone", worker.id, reason=reason, jobs=len(active))
     moves.batch.backlog_changed = True
     active.clear()
-
-
-# ---------------------------------------------------------------- logs
-
-_NEWEST_SEGMENT = (
-    update(segments)
-    .where(segments.c.segment == bindparam("of_segment"))
-    .values(chunks=segments.c.chunks + bindparam("by"), newest_ms=bindparam("now"))
-)
-
-
-def _index_logs(moves: Moves, worker: str, logs: Sequence[LogPiece], mine: set[tuple[int, int, int]]) -> None:
-    """Only called for a report that is taken for the first time. Output of attempts that were never this worker's is
-    passed over."""
-    rows = []
-    by_segment: dict[str, int] = {}
-    for piece in logs:
-        number, idx = parse_job_id(piece.job)
-        attempt = (number, idx, piece.epoch)
-        if attempt not in mine:
-            if not _was_its(moves, worker, attempt):
-                continue
-            mine.add(attempt)
-        rows.append(
-            {
-                "id": number,
-                "idx": idx,
-                "epoch": piece.epoch,
-                "offset": piece.offset,
-                "length": piece.length,
-                "segment": piece.segment,
-                "segment_offset": piece.segment_offset,
-            }
-        )
-        by_segment[piece.segment] = by_segment.get(piece.segment, 0) + 1
-        moves.batch.topics.add(job_topic(job_id(number, idx)))
-    if rows:
-        moves.connection.execute(insert(log_chunks).prefix_with("OR REPLACE", dialect="sqlite"), rows)
-    for segment, count in by_segment.items():
-        _count_chunks(moves, segment, count)
-
-
-def _was_its(moves: Moves, worker: str, attempt: tuple[int, int, int]) -> bool:
-    number, idx, epoch = attempt
-    newest = select(jobs.c.id).where(
-        jobs.c.id == number, jobs.c.idx == idx, jobs.c.epoch == epoch, jobs.c.worker == worker
-    )
-    earlier = select(attempts.c.id).where(
-        attempts.c.id == number, attempts.c.idx == idx, attempts.c.epoch == epoch, attempts.c.worker == worker
-    )
-    return moves.connection.execute(newest.union(earlier)).first() is not None
-
-
-def _count_chunks(moves: Moves, segment: str, count: int) -> None:
-    now = moves.batch.now
-    done = moves.connection.execute(_NEWEST_SEGMENT, {"of_segment": segment, "by": count, "now": now})
-    if not done.rowcount:
-        moves.connection.execute(insert(segments), {"segment": segment, "chunks": count, "newest_ms": now})

@@ -12,7 +12,8 @@ from worker_manager.hub.contract import CordonOrder, Wire, manager_topic
 from worker_manager.hub.refusals import Conflict, Invalid, NotFound
 from worker_manager.hub.states import WorkerEvent, worker_step
 from worker_manager.hub.store.agents import bury_worker, limits_of
-from worker_manager.hub.store.fleet import Worker, active_jobs, fill, load, load_of, save, settle, tell
+from worker_manager.hub.store.filling import fill
+from worker_manager.hub.store.fleet import Worker, active_jobs, load, load_of, save, settle, tell
 from worker_manager.hub.store.moves import Moves
 from worker_manager.hub.store.tables import commands, intents, managers, tokens
 from worker_manager.hub.store.values import dump

@@ -37,7 +37,7 @@ from worker_manager.hub.contract import (
 from worker_manager.hub.refusals import Overloaded
 from worker_manager.hub.store import agents, chores, launching, operating, reading, schema, submitting, views
 from worker_manager.hub.store.engine import reading_engine, refuse_network_file_system, translated, writing_engine
-from worker_manager.hub.store.fleet import feed_hungry
+from worker_manager.hub.store.filling import feed_hungry
 from worker_manager.hub.store.grouping import ShapeBook
 from worker_manager.hub.store.meta import raise_number, read_number
 from worker_manager.hub.store.moves import Moves

@@ -4,6 +4,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from tests.unit.hub.store.house import House, job
 from worker_manager.clock import ManualClock
@@ -174,6 +175,21 @@ def test_a_full_disk_acknowledges_nothing_and_recovers(house: House) -> None:
     assert "full" in str(house.store.healthy())
     assert house.submit(job()) == ["j2"]  # a new connection, without the limit
     assert house.store.healthy() is None
+
+
+def test_after_a_failed_fsync_nothing_is_acknowledged_any_more(house: House) -> None:
+    def fails(_batch: object) -> None:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorname = "SQLITE_IOERR_FSYNC"
+        raise OperationalError("COMMIT", {}, error)
+
+    with pytest.raises(StoreError, match="kernel's log"):
+        house.store._writer.submit(fails).result()
+    with pytest.raises(StoreError):
+        house.store.failed().result(timeout=0)
+    with pytest.raises(StoreError):
+        house.submit(job())
+    assert house.store.healthy()
 
 
 def test_a_lock_held_elsewhere_is_waited_for_then_refused(house: House) -> None:

@@ -1,0 +1,292 @@
+"""Giving jobs to workers: what `match` decides, read from and written to the tables.
+
+It happens where room appears or jobs do: in the report that frees a slot, in the registration, and at the end of every
+commit that put something into the queue.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import bindparam, func, insert, select, update
+
+from worker.protocol import JobState
+from worker_manager.hub.match import Candidate, Limits, Look, Room, in_order, look, tag_sets, take
+from worker_manager.hub.store.fleet import Load, Worker, active_jobs, load, load_of, save, settle, tell
+from worker_manager.hub.store.moves import COLUMNS, JobRow, Moves
+from worker_manager.hub.store.tables import (
+    HUNGRY_SQL,
+    IN_QUEUE,
+    IN_QUEUE_SQL,
+    NOWHERE,
+    ON_WORKER,
+    QUEUED_SQL,
+    WHOLE,
+    arrays,
+    groups,
+    jobs,
+    workers,
+)
+from worker_manager.hub.store.values import dump, shape_of
+
+PAGES = (16, 64, 256, 1024, 4096, 16_384)  # groups looked at together: the first few nearly always suffice
+MISSES = 4  # workers with the same free room that took nothing, before the others like them are not asked
+
+_CANDIDATES = (
+    select(
+        groups.c.id,
+        groups.c.asks,
+        groups.c.floor,
+        groups.c.queued,
+        groups.c.priority,
+        groups.c.oldest,
+        groups.c.owner,
+        groups.c.queue,
+        groups.c.run_us,
+    )
+    .where(
+        QUEUED_SQL,
+        groups.c.floor_cpus <= bindparam("cpus"),
+        groups.c.floor_memory <= bindparam("memory"),
+        groups.c.floor_gpus <= bindparam("gpus"),
+        groups.c.floor_disk <= bindparam("disk"),
+    )
+    .order_by(groups.c.priority.desc(), groups.c.oldest, groups.c.id)
+    .limit(bindparam("page"))
+    .offset(bindparam("skip"))
+)
+_CANDIDATES_TAGGED = _CANDIDATES.where(groups.c.tags.in_(bindparam("sets", expanding=True)))
+_HEAD = (
+    select(*COLUMNS)
+    .where(jobs.c.group_id == bindparam("group"), IN_QUEUE_SQL)
+    .order_by(jobs.c.priority.desc(), jobs.c.id, jobs.c.idx)
+    .limit(bindparam("most"))
+)
+_NEXT_TASK = select(arrays.c.next_idx).where(arrays.c.id == bindparam("array"))
+_ASSIGN = (
+    update(jobs)
+    .where(jobs.c.id == bindparam("job"), jobs.c.idx == bindparam("task"))
+    .values(
+        state=JobState.ASSIGNED,
+        place=ON_WORKER,
+        epoch=jobs.c.epoch + 1,
+        worker=bindparam("to_worker"),
+        send_seq=bindparam("to_seq"),
+        assigned_ms=bindparam("now"),
+    )
+)
+_OPENED = update(arrays).where(arrays.c.id == bindparam("array")).values(next_idx=bindparam("to_next"))
+_PARENT = (
+    update(jobs)
+    .where(jobs.c.id == bindparam("job"), jobs.c.idx == WHOLE)
+    .values(
+        state=JobState.RUNNING,
+        place=bindparam("to_place"),
+        started_ms=func.coalesce(jobs.c.started_ms, bindparam("now")),
+    )
+)
+
+
+def fill(moves: Moves, worker: Worker, load: Load, limits: Limits) -> int:
+    """Give it what it can take. Returns how many jobs. The caller settles and saves the worker."""
+    if not worker.accepts:
+        return 0
+    moves.groups.flush()
+    given = skip = 0
+    for page in PAGES:
+        candidates = _candidates(moves, load.room, limits, page, skip)
+        for candidate in in_order(candidates):
+            wanted = look(load.room, candidate, limits)
+            number = 0 if wanted is None else _give(moves, worker, load, candidate, wanted, limits)
+            given += number
+            skip += number < candidate.waiting  # an exhausted group is not on the next page's way any more
+        if len(candidates) < page or _full(load.room, limits):
+            break
+    return given
+
+
+def _full(room: Room, limits: Limits) -> bool:
+    if room.left == 0:
+        return True
+    return room.free.cpus <= 0 and (not limits.prefetch_jobs or room.unstarted >= limits.prefetch_jobs)
+
+
+def _candidates(moves: Moves, room: Room, limits: Limits, page: int, skip: int) -> list[Candidate]:
+    within = room.shape if limits.prefetch_jobs else room.free
+    query: dict[str, Any] = {
+        "cpus": within.cpus,
+        "memory": within.memory,
+        "gpus": within.gpus,
+        "disk": within.disk,
+        "page": page,
+        "skip": skip,
+    }
+    sets = tag_sets(room.shape.tags, room.shape.exclusive)
+    if sets is None:
+        rows = moves.connection.execute(_CANDIDATES, query).all()
+    else:
+        rows = moves.connection.execute(_CANDIDATES_TAGGED, {**query, "sets": [dump(tags) for tags in sets]}).all()
+    return [
+        Candidate(
+            group=row.id,
+            asks=shape_of(row.asks),
+            floor=shape_of(row.floor),
+            waiting=row.queued,
+            priority=row.priority,
+            oldest=row.oldest or 0,
+            owner=row.owner,
+            queue=row.queue,
+            run_us=row.run_us,
+        )
+        for row in rows
+    ]
+
+
+def _give(moves: Moves, worker: Worker, load: Load, candidate: Candidate, wanted: Look, limits: Limits) -> int:
+    rows = _queue_head(moves, candidate.group, wanted.jobs)
+    shapes = [moves.book.shape(moves.connection, row.shape_id) for row, _ in rows]
+    taken, room = take(load.room, candidate, shapes, limits)
+    if not taken:
+        return 0
+    seq = tell(moves, worker)
+    chosen = [rows[index] for index in taken]
+    _assign_rows(moves, worker, seq, [row for row, task in chosen if task is None])
+    _open_tasks(moves, worker, seq, [(row, task) for row, task in chosen if task is not None])
+    load.room = room
+    load.assigned += len(taken)
+    delta = moves.groups.delta(candidate.group)
+    delta.queued -= len(taken)
+    delta.unstarted += len(taken)
+    moves.tally(JobState.QUEUED, -len(taken))
+    moves.tally(JobState.ASSIGNED, len(taken))
+    moves.groups.flush()
+    return len(taken)
+
+
+def _queue_head(moves: Moves, group: int, most: int) -> list[tuple[JobRow, int | None]]:
+    """The first jobs of the group's queue: (row, None), or (the array's row, number of a task to open)."""
+    head: list[tuple[JobRow, int | None]] = []
+    for row in moves.connection.execute(_HEAD, {"group": group, "most": most}).all():
+        if row.tasks is None or row.idx != WHOLE:
+            head.append((row, None))
+        else:
+            first = moves.connection.execute(_NEXT_TASK, {"array": row.id}).scalar_one()
+            last = min(row.tasks, first + most - len(head))
+            head += [(row, task) for task in range(first, last)]
+        if len(head) >= most:
+            break
+    return head[:most]
+
+
+def _assign_rows(moves: Moves, worker: Worker, seq: int, rows: Sequence[JobRow]) -> None:
+    if not rows:
+        return
+    now = moves.batch.now
+    moves.connection.execute(
+        _ASSIGN,
+        [{"job": r.id, "task": r.idx, "to_worker": worker.id, "to_seq": seq, "now": now} for r in rows],
+    )
+    for row in rows:
+        if row.idx != WHOLE:
+            moves.arrays.move(row.id, JobState.QUEUED, JobState.ASSIGNED, 1)
+
+
+def _open_tasks(moves: Moves, worker: Worker, seq: int, opened: Sequence[tuple[JobRow, int]]) -> None:
+    if not opened:
+        return
+    now = moves.batch.now
+    moves.connection.execute(
+        insert(jobs),
+        [
+            {
+                "id": row.id,
+                "idx": task,
+                "owner": row.owner,
+                "name": "",
+                "queue": row.queue,
+                "priority": row.priority,
+                "state": JobState.ASSIGNED,
+                "place": ON_WORKER,
+                "group_id": row.group_id,
+                "shape_id": row.shape_id,
+                "spec": None,
+                "tasks": None,
+                "retries": row.retries,
+                "tries": 0,
+                "losses": 0,
+                "cancelling": 0,
+                "watched": 0,
+                "blockers": 0,
+                "epoch": 1,
+                "worker": worker.id,
+                "send_seq": seq,
+                "submitted_ms": row.submitted_ms,
+                "queued_ms": row.queued_ms,
+                "assigned_ms": now,
+            }
+            for row, task in opened
+        ],
+    )
+    latest: dict[int, tuple[JobRow, int]] = {}
+    for row, task in opened:
+        latest[row.id] = (row, task + 1)
+        moves.arrays.move(row.id, JobState.QUEUED, JobState.ASSIGNED, 1)
+    moves.connection.execute(_OPENED, [{"array": n, "to_next": after} for n, (_, after) in latest.items()])
+    moves.connection.execute(
+        _PARENT,
+        [
+            {"job": n, "to_place": IN_QUEUE if after < row.tasks else NOWHERE, "now": now}
+            for n, (row, after) in latest.items()
+        ],
+    )
+
+
+# ---------------------------------------------------------------- the round after new work
+
+_CLASSES = select(workers.c.free, workers.c.serves).where(HUNGRY_SQL).group_by(workers.c.free, workers.c.serves)
+_OF_CLASS = (
+    select(workers.c.id)
+    .where(HUNGRY_SQL, workers.c.free == bindparam("of_free"), workers.c.serves == bindparam("of_serves"))
+    .order_by((workers.c.running + workers.c.assigned).desc(), workers.c.id)
+    .limit(64)
+    .offset(bindparam("skip"))
+)
+
+
+def feed_hungry(moves: Moves, limits: Limits) -> int:
+    """Jobs came, or room did: fill the free room of every worker that has some, the busiest first (so that idle ones
+    may go), and prefetch only when no free room is left to fill."""
+    given = 0
+    fed: list[str] = []
+    within_room = replace(limits, prefetch_jobs=0)
+    for of_free, of_serves in moves.connection.execute(_CLASSES).all():
+        misses = 0
+        while misses < MISSES:
+            query = {"of_free": of_free, "of_serves": of_serves, "skip": misses}
+            names = moves.connection.execute(_OF_CLASS, query).scalars().all()
+            for name in names:
+                number = feed(moves, name, within_room)
+                if number:
+                    given += number
+                    fed.append(name)
+                else:
+                    misses += 1
+                if misses == MISSES:
+                    break
+            if not names:
+                break
+    for name in fed:
+        given += feed(moves, name, limits)
+    return given
+
+
+def feed(moves: Moves, name: str, limits: Limits) -> int:
+    worker = load(moves, name)
+    if worker is None or not worker.accepts:
+        return 0
+    there = load_of(moves, worker, list(active_jobs(moves, name).values()))
+    given = fill(moves, worker, there, limits)
+    if given:
+        settle(moves, worker, there)
+        save(moves, worker)
+    return given
