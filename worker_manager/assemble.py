@@ -111,6 +111,7 @@ def managed_pool(
             queues=pool.queues,
             max_batch=capabilities.max_batch,
             list_lag_ms=int(capabilities.list_lag_s * 1000),
+            confirms_end=capabilities.confirms_end,
             config=pool.launch_digest(),
             runs_per_worker=pool.worker.max_runs,
         ),
