@@ -1,25 +1,16 @@
 """The command line from end to end: real manager, hub, workers and jobs in a state directory of their own."""
 
-import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from worker_manager.errors import SourceUnavailable
+from tests.place import DEADLINE_S, Place, a_place, until
 from worker_manager.hub import discovery
-from worker_manager.hub_client import HubClient
 
-ROOT = Path(__file__).resolve().parents[2]
-DEADLINE_S = 30.0
 POOLS = """\
 version: 1
 pools:
@@ -31,93 +22,18 @@ pools:
 """
 
 
-def until(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + DEADLINE_S
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {DEADLINE_S:g} s for {what}"
-        time.sleep(0.05)
-    return value
-
-
-@dataclass
-class Place:
-    state_dir: Path
-    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
-
-    def command(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "worker_manager", "--state-dir", str(self.state_dir), *words]
-
-    def run(self, *words: str, code: int = 0, stdin: str = "") -> str:
-        done = subprocess.run(self.command(*words), input=stdin, capture_output=True, text=True, cwd=ROOT, timeout=60)
-        assert done.returncode == code, done
-        return done.stdout if code == 0 else done.stdout + done.stderr
-
-    def start(self, *words: str) -> subprocess.Popen[bytes]:
-        with self.log.open("ab") as log:
-            process = subprocess.Popen(self.command(*words), stdout=log, stderr=log, cwd=ROOT)
-        self.started.append(process)
-        return process
-
-    @property
-    def log(self) -> Path:
-        return self.state_dir.parent / "manager.log"
-
-    def leads(self) -> bool:
-        return "This manager leads" in self.log.read_text()
-
-    def ask(self, path: str) -> Any:
-        """Straight from the hub, where it runs: a command each time would make waiting slow."""
-        hub = discovery.find(self.state_dir) if self.state_dir.exists() else None
-        if hub is None:
-            return {}
-        with contextlib.suppress(SourceUnavailable):
-            return HubClient(hub.url, token=discovery.read_token(self.state_dir, "operator")).get(path)
-        return {}
-
-    def items(self, kind: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.ask(f"/v1/{kind}").get(kind, [])
-        return found
-
-    def job(self, id: str) -> dict[str, Any]:
-        return {"state": "unknown", **self.ask(f"/v1/jobs/{id}")}
-
-    def processes(self) -> list[int]:
-        mark = os.fsencode(self.state_dir)
-        found = []
-        for entry in Path("/proc").iterdir():
-            with contextlib.suppress(OSError, ValueError):
-                pid = int(entry.name)
-                if mark in (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes():
-                    found.append(pid)
-        return found
-
-    def clear(self) -> None:
-        for process in self.started:
-            process.kill()
-            process.wait()
-        for pid in self.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
-    made = Place(tmp_path / "state")
-    try:
-        yield made
-    finally:
-        made.clear()
+    yield from a_place(tmp_path)
 
 
 def pools(place: Place, most: int | str = 2) -> str:
-    file = place.state_dir.parent / "pools.yaml"
-    file.write_text(POOLS.format(max=most))
-    return str(file)
+    return place.pools(POOLS.format(max=most))
 
 
 def test_up_runs_what_is_submitted_and_takes_everything_with_it(place: Place) -> None:
     up = place.start("--worker-idle-seconds", "60", "up", "--cpus", "1", "--memory", "256MiB")
-    until(lambda: place.state_dir.exists() and discovery.find(place.state_dir), "the hub")
+    until(place.hub, "the hub")
     (array,) = place.run("submit", "--wait", "--array", "4", "--", "sh", "-c", "echo $WM_ARRAY_INDEX").split()
     failed = place.run("submit", "--wait", "--shell", "echo out; exit 3", code=1).split()[0]
     (never,) = place.run("submit", "--memory", "1PiB", "--", "true").split()
@@ -127,12 +43,12 @@ def test_up_runs_what_is_submitted_and_takes_everything_with_it(place: Place) ->
     assert json.loads(place.run("get", "workers", "-o", "json"))["items"]
     up.send_signal(signal.SIGINT)
     assert up.wait(DEADLINE_S) == 0
-    until(lambda: not place.processes(), "every process to be gone")
+    place.empty()
 
 
 def test_a_second_signal_hands_the_jobs_back(place: Place) -> None:
     up = place.start("up", "--cpus", "1", "--memory", "256MiB")
-    until(lambda: place.state_dir.exists() and discovery.find(place.state_dir), "the hub")
+    until(place.hub, "the hub")
     (job,) = place.run("submit", "--", "sleep", "600").split()
     until(lambda: place.job(job)["state"] == "running", "the job to run")
     up.send_signal(signal.SIGTERM)
@@ -140,7 +56,7 @@ def test_a_second_signal_hands_the_jobs_back(place: Place) -> None:
     assert up.poll() is None
     up.send_signal(signal.SIGTERM)
     assert up.wait(DEADLINE_S) == 143
-    until(lambda: not place.processes(), "every process to be gone")
+    place.empty()
     place.run("hub", "start")
     assert place.job(job)["state"] == "queued"
     place.run("down")
@@ -148,12 +64,12 @@ def test_a_second_signal_hands_the_jobs_back(place: Place) -> None:
 
 def test_down_ends_what_up_began(place: Place) -> None:
     up = place.start("up", "--cpus", "1", "--memory", "256MiB")
-    until(lambda: place.state_dir.exists() and discovery.find(place.state_dir), "the hub")
+    until(place.hub, "the hub")
     (job,) = place.run("submit", "--", "sleep", "600").split()
     until(lambda: place.job(job)["state"] == "running", "the job to run")
     place.run("down", "--now")
     assert up.wait(DEADLINE_S) == 143
-    until(lambda: not place.processes(), "every process to be gone")
+    place.empty()
 
 
 def test_a_manager_that_stops_leaves_its_workers_and_the_next_one_adopts_them(place: Place) -> None:
@@ -175,12 +91,12 @@ def test_a_manager_that_stops_leaves_its_workers_and_the_next_one_adopts_them(pl
     second.send_signal(signal.SIGTERM)
     second.wait(DEADLINE_S)
     place.run("down")
-    until(lambda: not place.processes(), "every process to be gone")
+    place.empty()
 
 
 def test_a_wrong_configuration_does_not_replace_a_good_one(place: Place) -> None:
     manager = place.start("run", "-c", pools(place))
-    until(lambda: place.log.exists() and place.leads(), "the manager to lead")
+    until(place.leads, "the manager to lead")
     pools(place, "many")
     manager.send_signal(signal.SIGHUP)
     until(lambda: "write a whole number, not 'many'" in place.log.read_text(), "the complaint")
@@ -192,13 +108,13 @@ def test_a_wrong_configuration_does_not_replace_a_good_one(place: Place) -> None
 
 def test_a_hub_that_died_comes_back_where_it_was_and_the_job_goes_on(place: Place) -> None:
     place.start("run", "-c", pools(place))
-    until(lambda: place.log.exists() and place.leads(), "the manager to lead")
+    until(place.leads, "the manager to lead")
     (job,) = place.run("submit", "--shell", "for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.4; done").split()
     until(lambda: place.job(job)["state"] == "running", "the job to run")
     before = discovery.find(place.state_dir)
     assert before is not None
     os.kill(before.pid, signal.SIGKILL)
-    after = until(lambda: discovery.find(place.state_dir), "the hub to come back")
+    after = until(place.hub, "the hub to come back")
     assert after.url == before.url
     assert after.pid != before.pid
     until(lambda: place.job(job)["state"] == "succeeded", "the job to succeed")
@@ -209,13 +125,7 @@ def test_a_hub_that_died_comes_back_where_it_was_and_the_job_goes_on(place: Plac
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(place: Place) -> None:
     place.run("hub", "start")
     place.run("submit", "--", "true")
-    told = subprocess.run(
-        place.command("--dry-run", "--detailed-exitcode", "run", "-c", pools(place)),
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=60,
-    )
+    told = place.call("--dry-run", "--detailed-exitcode", "run", "-c", pools(place))
     assert told.returncode == 3, told
     plan = json.loads(told.stdout)
     assert (plan["kind"], [action["action"] for action in plan["actions"]]) == ("Plan", ["launch"])
