@@ -19,13 +19,15 @@ ROOT = Path(__file__).resolve().parents[1]
 DEADLINE_S = 60.0  # only a failing test waits this long
 
 
-def until(condition: Callable[[], Any], what: str | Callable[[], str], seconds: float = DEADLINE_S) -> Any:
+def until(
+    condition: Callable[[], Any], what: str | Callable[[], str], seconds: float = DEADLINE_S, every: float = 0.03
+) -> Any:
     """The condition's first true value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         late = time.monotonic() > deadline
         assert not late, f"waited {seconds:g} s for {what if isinstance(what, str) else what()}"
-        time.sleep(0.03)
+        time.sleep(every)
     return value
 
 
