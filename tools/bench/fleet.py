@@ -6,6 +6,7 @@ import hashlib
 import json
 import secrets
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from tools.house import House
@@ -18,12 +19,12 @@ class Talker:
     credential: str
 
 
-def register(house: House, count: int, cpus: int = 4000, memory: int = 2**33, pool: str = "by-hand") -> list[Talker]:
+def register(house: House, count: int, shape: dict[str, Any], pool: str = "by-hand") -> list[Talker]:
     token = house.client.post("/v1/tokens", {"owner": "bench", "scopes": ["worker"]})["token"]
-    return asyncio.run(_register(house.client.url, token, count, {"cpus": cpus, "memory": memory}, pool))
+    return asyncio.run(_register(house.client.url, token, count, shape, pool))
 
 
-async def _register(url: str, token: str, count: int, shape: dict[str, int], pool: str) -> list[Talker]:
+async def _register(url: str, token: str, count: int, shape: dict[str, Any], pool: str) -> list[Talker]:
     talkers: list[Talker] = []
 
     async def some(numbers: range) -> None:

@@ -31,7 +31,7 @@ def run() -> list[Row]:
     with House(local_pool(0, 1, cpus=1)) as house:
         hub = json.loads((house.state_dir / "hub.json").read_text())["pid"]
         before = pss(hub)
-        talkers = register(house, WAITING)
+        talkers = register(house, WAITING, {"cpus": 4000, "memory": 2**33})
         cpu = asyncio.run(wait_together(house.client.url, talkers, hub))
         rows += [
             Row(f"idle/hub with {WAITING:,} waiting workers, memory (PSS)", pss(hub) / MIB, "MiB", before / MIB),

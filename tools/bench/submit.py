@@ -14,7 +14,7 @@ COUNT = 100_000
 
 def run() -> list[Row]:
     with House(local_pool(0, 1, cpus=1)) as house:
-        talkers = register(house, 8, cpus=1, memory=1)  # too small for any job: they only report
+        talkers = register(house, 8, {"cpus": 1, "memory": 1})  # too small for any job: they only report
         calm = asyncio.run(heartbeats(house.client.url, talkers, 1, lambda _: None))
         times: list[float] = []
         loaded = asyncio.run(heartbeats(house.client.url, talkers, 9, lambda stop: submit(house, times, stop)))
