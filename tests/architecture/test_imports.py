@@ -21,9 +21,16 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "backends.registry": ({"backends.base", "backends.options", "backends.registry"}, set()),
     "worker_manager.errors": (set(), set()),
     "worker_manager.clock": (set(), set()),
+    "worker_manager.places": ({"worker_manager.errors"}, set()),
     "worker_manager.policy": ({"worker_manager.policy", "worker.protocol"}, set()),
     "worker_manager.hub": (
-        {"worker_manager.hub", "worker_manager.errors", "worker_manager.clock", "worker.protocol"},
+        {
+            "worker_manager.hub",
+            "worker_manager.errors",
+            "worker_manager.clock",
+            "worker_manager.places",
+            "worker.protocol",
+        },
         {"alembic", "cryptography", "prometheus_client", "pydantic", "sqlalchemy", "starlette", "uvicorn", "structlog"},
     ),
     "worker_manager.hub_client": (
@@ -49,6 +56,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
             "worker_manager.sources.base",
             "worker_manager.errors",
             "worker_manager.clock",
+            "worker_manager.places",
             "backends.base",
             "worker.protocol",
         },

@@ -25,6 +25,7 @@ from worker_manager.control import schema
 from worker_manager.control.lease import Lease
 from worker_manager.control.writer import Writer
 from worker_manager.errors import LeaseHeld, StoreError
+from worker_manager.places import MOUNTS, refuse_network_file_system
 from worker_manager.policy.facts import IntentFact, Memory, PoolMemory
 from worker_manager.policy.model import Failure, History, Note
 
@@ -80,9 +81,12 @@ class Ledger:
             self._open()
 
     @classmethod
-    def in_folder(cls, state_dir: Path, manager: str, clock: Clock, busy_s: float = BUSY_S) -> "Ledger":
+    def in_folder(
+        cls, state_dir: Path, manager: str, clock: Clock, busy_s: float = BUSY_S, mounts: Path = MOUNTS
+    ) -> "Ledger":
         try:
             state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            refuse_network_file_system(state_dir, mounts)
         except OSError as error:
             raise StoreError(f"the state directory {state_dir} cannot be made: {error.strerror}") from None
         return cls(state_dir / f"ledger-{manager}.db", manager, clock, busy_s)

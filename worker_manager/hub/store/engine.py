@@ -5,7 +5,6 @@ other: one connection that writes, and a pool of connections that only read.
 """
 
 import sqlite3
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -15,35 +14,10 @@ from sqlalchemy.pool import NullPool, QueuePool
 from worker_manager.errors import StoreError
 
 BUSY_MS = 5_000
-NETWORK_FILE_SYSTEMS = frozenset(
-    {"nfs", "nfs4", "lustre", "cifs", "smb3", "smbfs", "glusterfs", "ceph", "gpfs", "beegfs", "fuse.sshfs", "afs", "9p"}
-)
 
 
 class StoreBroken(StoreError):
     """The disk did not keep what it was given to keep: the process must end, and start again from what is there."""
-
-
-def file_system_of(path: Path, mounts: str) -> str:
-    """The type of the file system that holds `path`, from the text of /proc/mounts; '' when it is not there."""
-    best, kind = "", ""
-    for line in mounts.splitlines():
-        words = line.split(" ")
-        if len(words) < 3:
-            continue
-        point = words[1].encode().decode("unicode_escape") if "\\" in words[1] else words[1]
-        if path.is_relative_to(point) and len(point) >= len(best):
-            best, kind = point, words[2]
-    return kind
-
-
-def refuse_network_file_system(path: Path, mounts: str) -> None:
-    kind = file_system_of(path, mounts)
-    if kind in NETWORK_FILE_SYSTEMS:
-        raise StoreError(
-            f"{path} is on {kind}, where SQLite's write-ahead log does not work: "
-            "choose a state directory on a local disk (--state-dir), or use PostgreSQL"
-        )
 
 
 def writing_engine(url: str) -> Engine:

@@ -36,7 +36,7 @@ from worker_manager.hub.contract import (
 )
 from worker_manager.hub.refusals import Overloaded
 from worker_manager.hub.store import agents, chores, launching, operating, reading, schema, submitting, views
-from worker_manager.hub.store.engine import reading_engine, refuse_network_file_system, translated, writing_engine
+from worker_manager.hub.store.engine import reading_engine, translated, writing_engine
 from worker_manager.hub.store.filling import feed_hungry
 from worker_manager.hub.store.grouping import ShapeBook
 from worker_manager.hub.store.meta import raise_number, read_number
@@ -45,6 +45,7 @@ from worker_manager.hub.store.tables import commands, events, tallies, tokens
 from worker_manager.hub.store.values import dump
 from worker_manager.hub.store.verdicts import VerdictBook
 from worker_manager.hub.store.writer import Batch, GroupWriter
+from worker_manager.places import refuse_network_file_system
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -371,9 +372,7 @@ def _located(place: str | Path) -> tuple[str, str]:
     directory = Path(place).expanduser().resolve()
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mounts = Path("/proc/mounts")
-        if mounts.exists():
-            refuse_network_file_system(directory, mounts.read_text())
+        refuse_network_file_system(directory)
         file = directory / FILE
         file.touch(mode=0o600, exist_ok=True)
     except OSError as error:

@@ -12,27 +12,8 @@ from worker_manager.errors import StoreError
 from worker_manager.hub.contract import LogPiece, Settings
 from worker_manager.hub.refusals import NotFound, Overloaded
 from worker_manager.hub.store import open_store
-from worker_manager.hub.store.engine import file_system_of, refuse_network_file_system
 from worker_manager.hub.store.schema import MIGRATIONS, REVISIONS
 from worker_manager.hub.store.store import FILE
-
-MOUNTS = """\
-/dev/sda1 / ext4 rw 0 0
-server:/home /home nfs4 rw 0 0
-/dev/sdb1 /home/local\\040disk xfs rw 0 0
-mgs@tcp:/scratch /scratch lustre rw 0 0
-"""
-
-
-def test_the_file_system_of_a_path_is_that_of_the_longest_mount_above_it() -> None:
-    found = {p: file_system_of(Path(p), MOUNTS) for p in ("/var/x", "/home/ann", "/home/local disk/y", "/scratch")}
-    assert found == {"/var/x": "ext4", "/home/ann": "nfs4", "/home/local disk/y": "xfs", "/scratch": "lustre"}
-
-
-def test_network_file_systems_are_refused_with_what_to_do() -> None:
-    refuse_network_file_system(Path("/var/x"), MOUNTS)
-    with pytest.raises(StoreError, match="local disk"):
-        refuse_network_file_system(Path("/home/ann"), MOUNTS)
 
 
 def test_the_database_is_as_durable_as_promised_and_private(house: House) -> None:
