@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import requests
 
+from tests.place import Place, a_place
 from worker_manager.hub import discovery
 from worker_manager.hub.settings import HubSettings
 
@@ -167,3 +168,9 @@ def shared_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveHub]:
 def wire_worker() -> type[WireWorker]:
     """`wire_worker(hub, token, name, **shape)` registers one."""
     return WireWorker
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """A state directory for commands; every process of it is gone afterwards."""
+    yield from a_place(tmp_path)

@@ -3,12 +3,8 @@
 import json
 import os
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
-
-from tests.place import DEADLINE_S, Place, a_place, until
+from tests.place import DEADLINE_S, Place, until
 from worker_manager.hub import discovery
 
 POOLS = """\
@@ -20,11 +16,6 @@ pools:
     shape: {{cpus: 1, memory: 256MiB}}
     limits: {{idle: 1s, stabilise: 0s}}
 """
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    yield from a_place(tmp_path)
 
 
 def pools(place: Place, most: int | str = 2) -> str:

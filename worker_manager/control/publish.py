@@ -85,7 +85,9 @@ class Publisher:
 
 
 def pool_wire(pool: PoolPlan) -> dict[str, Any]:
-    return {**asdict(pool), "reasons": [reason.to_wire() for reason in pool.reasons]}
+    wire = {**asdict(pool), "reasons": [reason.to_wire() for reason in pool.reasons]}
+    until, text = wire.pop("frozen_until"), wire.pop("freeze_text")
+    return {**wire, "frozen": None if until is None else {"until_ms": until, "text": text}}
 
 
 def verdict_wire(verdict: Verdict) -> dict[str, Any]:

@@ -221,6 +221,8 @@ class PoolPlan:
     reasons: tuple[
         Reason, ...
     ]  # in the order in which they applied: the law first, then every limit that changed the count
+    frozen_until: int | None = None  # an operator's freeze that is in force
+    freeze_text: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,7 @@ def _decide(standing: Standing, placement: Placement) -> PoolDecision:
         launched=limited.count,
         held=limited.reasons or whys,
         notes=(stabilise.remembered(standing, wanted), breaker.remembered(standing)),
-        due=(*limited.until, *gone.due),
+        due=(*limited.until, *gone.due, standing.pool.frozen_until or 0),
     )
 
 
@@ -141,6 +141,8 @@ def _line(
         launch=launch,
         drain=sum(1 for action in gone if isinstance(action, Drain)),
         reasons=reasons,
+        frozen_until=standing.pool.frozen_until if standing.frozen else None,
+        freeze_text=standing.pool.freeze_text if standing.frozen else "",
     )
 
 

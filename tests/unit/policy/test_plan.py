@@ -48,7 +48,7 @@ def test_a_held_back_launch_says_what_held_it_with_numbers() -> None:
     found = plan(snapshot([group(count=50)], [ready(f"w{n}", used=4) for n in range(8)], [pool(max_workers=8)]))
     assert launched(found) == 0
     assert texts(found) == [
-        "50 jobs wait: 13 more workers of this shape hold them",
+        "50 jobs wait: 13 more workers of this shape would hold them",
         "max-workers: 8 of 8",
     ]
     assert [(v.status, v.jobs, v.reason.text) for v in found.verdicts] == [("waiting", 50, "max-workers: 8 of 8")]
@@ -124,6 +124,15 @@ def test_the_loop_sleeps_until_time_alone_changes_something(settings: dict[str, 
     assert launched(plan(later(view, due))) > 0
 
 
+def test_a_freeze_stands_in_the_pool_s_line_and_its_end_wakes_the_loop() -> None:
+    view = snapshot(workers=[idle("a")], pools=[pool(frozen_until=NOW + HOUR, freeze_text="repairs", idle_ms=SECOND)])
+    found = plan(view)
+    assert [(line.frozen_until, line.freeze_text) for line in found.pools] == [(NOW + HOUR, "repairs")]
+    assert (found.actions, found.next_due) == ((), NOW + HOUR)
+    over = plan(later(view, HOUR))
+    assert [(line.frozen_until, line.freeze_text) for line in over.pools] == [(None, "")]
+
+
 def test_without_anything_to_wait_for_only_an_event_wakes_it() -> None:
     assert plan(snapshot()).next_due is None
 
@@ -187,6 +196,6 @@ def test_explain_pool() -> None:
     [line] = plan(snapshot([group(count=9)], pools=[pool(max_workers=2)])).pools
     told = explain_pool(line)
     assert told.text == "Pool p: 2 wanted, 0 requested, 0 observed; launches 2."
-    assert told.lines == ("9 jobs wait: 3 more workers of this shape hold them", "max-workers: 2 of 2")
+    assert told.lines == ("9 jobs wait: 3 more workers of this shape would hold them", "max-workers: 2 of 2")
     [line] = plan(snapshot()).pools
     assert explain_pool(line).text.endswith("changes nothing.")
