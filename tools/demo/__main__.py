@@ -3,10 +3,14 @@
 Exits 0 only when every job ended as it must, the workers went away and no process is left.
 """
 
+import argparse
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from tools.demo import picture
 from tools.demo.batch import batch, expected
 from tools.demo.screen import Screen, why
 from tools.house import House, local_pool
@@ -15,20 +19,26 @@ PATIENCE_S = 120.0
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tools.demo", description=__doc__)
+    parser.add_argument("--picture", type=Path, help="also draw the run into this SVG file")
+    wanted = parser.parse_args().picture
     began = time.monotonic()
+    samples: list[picture.Sample] = []
     house = House(local_pool(0, 4, cpus=1, memory="256MiB", idle="1s"))
     with house, Screen() as screen:
         jobs = house.client.post("/v1/jobs", {"jobs": batch()})["jobs"]
         screen.say(f"submitted {sum(job['count'] for job in jobs)} jobs to a manager that has no worker")
-        watch(house, screen, until=lambda: waiting(house) <= {"too-big"})
+        watch(house, screen, samples, until=lambda: waiting(house) <= {"too-big"})
         (too_big,) = [job["id"] for job in house.jobs() if job["name"] == "too-big"]
         explained = house.client.get(f"/v1/jobs/{too_big}/explain")
         screen.say(f"\nworker-manager explain job {too_big}:\n  {explained['text']}")
         house.client.post(f"/v1/jobs/{too_big}/cancel", {})
-        watch(house, screen, until=lambda: no_workers(house))
+        watch(house, screen, samples, until=lambda: no_workers(house))
         wrong = judge(house)
         summary = house.client.get("/v1/summary")
         steps = scaling_steps(house)
+    if wanted:
+        picture.save(samples, wanted)
     print_summary(summary, steps, time.monotonic() - began)
     wrong += [f"still running after the end: {process}" for process in house.leftovers]
     for line in wrong:
@@ -37,12 +47,16 @@ def main() -> int:
     return 1 if wrong else 0
 
 
-def watch(house: House, screen: Screen, until: Any) -> None:
+def watch(house: House, screen: Screen, samples: list[picture.Sample], until: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while True:
         (pool,) = house.client.get("/v1/pools")["pools"]
         counts = house.client.get("/v1/info")["jobs"]
-        screen.show(counts, pool, house.client.get("/v1/workers")["workers"])
+        workers = house.client.get("/v1/workers")["workers"]
+        screen.show(counts, pool, workers)
+        waiting_now = sum(counts.get(state, 0) for state in ("blocked", "queued", "assigned"))
+        at_s = time.monotonic() - screen.began
+        samples.append(picture.Sample(at_s, waiting_now, counts.get("running", 0), len(workers)))
         if until():
             return
         if time.monotonic() > deadline:

@@ -10,7 +10,7 @@ STATES = ("blocked", "queued", "assigned", "running", "succeeded", "failed", "ca
 
 class Screen:
     def __init__(self) -> None:
-        self._began = time.monotonic()
+        self.began = time.monotonic()
         self._last = ""
         self._live: Any = None
 
@@ -39,7 +39,7 @@ class Screen:
             ]
         )
         if line != self._last:
-            print(f"{time.monotonic() - self._began:6.2f} s  {line}", file=sys.stderr, flush=True)
+            print(f"{time.monotonic() - self.began:6.2f} s  {line}", file=sys.stderr, flush=True)
             self._last = line
 
     def say(self, text: str) -> None:
@@ -53,7 +53,7 @@ class Screen:
         from rich.table import Table
         from rich.text import Text
 
-        backlog = Table(title=f"{time.monotonic() - self._began:.1f} s", title_justify="left")
+        backlog = Table(title=f"{time.monotonic() - self.began:.1f} s", title_justify="left")
         for state in STATES:
             backlog.add_column(state, justify="right")
         backlog.add_row(*(str(jobs.get(state, 0)) for state in STATES))
