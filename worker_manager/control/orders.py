@@ -49,7 +49,7 @@ class Orders:
             if due > now:
                 later.append(due)
             elif view is not None and view.handle and view.pool in pools:
-                reason = because("operator", by="operator", text="the grace of its end is over")
+                reason = because("grace-over", waited_ms=now - (view.end_asked_at or due))
                 self._force(Ending(view.pool, worker, view.handle, True, reason), pools, lanes)
         return min(later, default=None)
 

@@ -16,7 +16,6 @@ from worker_manager.control.writer import Writer
 from worker_manager.errors import WorkerManagerError
 from worker_manager.policy.closing import Closing, closings, note_listing
 from worker_manager.policy.facts import BacklogFact, IntentFact, Memory, PoolSettings, Sight, Sights, WorkerFact
-from worker_manager.policy.reasons import because
 from worker_manager.sources.base import Source
 
 LIVE = ("ready", "draining")
@@ -157,5 +156,4 @@ def _write(write: Writer, closing: Closing, now: int) -> None:
     if closing.failure is not None:
         failure = closing.failure
         write.failed(closing.pool, failure.kind, failure.text, failure.at, failure.retry_after_ms)
-    reason = because("operator", by="the manager", text=closing.text)
-    write.decided(now, closing.pool, "close", closing.intent, reason, closing.how)
+    write.decided(now, closing.pool, "close", closing.intent, closing.reason, "closed", closing.detail)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from worker_manager.policy.derive import ABSENT, UNREAD, VANISHED, certain_from, phase_of, source_of
 from worker_manager.policy.facts import BacklogFact, IntentFact, Memory, PoolSettings, Sight, Sights, WorkerFact
 from worker_manager.policy.model import End, Failure
+from worker_manager.policy.reasons import Reason, because
 
 # Ends that say something about the pool: later launches are to be held back.
 _FAILED_ENDS = {"never-registered": "boot", "queued-too-long": "capacity"}
@@ -23,11 +24,20 @@ class Closing:
 
     intent: str
     pool: str
-    how: str  # ended | vanished | never-came | left
-    text: str  # one sentence for people
+    how: str  # a reason's code: ended | never-started | vanished | never-came | left
+    detail: str  # the platform's words
     bury: bool  # it never registered: its token must become worthless
     dead: bool  # the platform confirms that its processes are dead: its jobs go back at once
     failure: Failure | None = None  # to be remembered of the pool
+
+    @property
+    def reason(self) -> Reason:
+        return because(self.how)
+
+    @property
+    def text(self) -> str:
+        """One sentence for people."""
+        return f"{self.reason.text}: {self.detail}" if self.detail else self.reason.text
 
 
 def note_listing(intent: IntentFact, listing: Sights, list_lag_ms: int) -> IntentFact:
@@ -103,22 +113,16 @@ def _closing(
     registers: bool,
 ) -> Closing:
     came = intent.registered_at is not None or fact is not None
-    text = {
-        "ended": "the backend says that it has ended",
-        "vanished": "the backend does not list it any more",
-        "never-came": "its launch was never confirmed and the backend does not list it",
-        "left": "it left, and the backend does not list it any more",
-    }[how]
-    if sight is not None and sight.detail:
-        text = f"{text}: {sight.detail}"
     failed = registers and not came and intent.end_asked_at is None and how in ("ended", "vanished")
-    kind = (sight.refusal if sight is not None else None) or "boot"
-    return Closing(
+    closing = Closing(
         intent=intent.id,
         pool=intent.pool,
-        how=how,
-        text=text,
+        how="never-started" if failed and how == "ended" else how,
+        detail=sight.detail if sight is not None else "",
         bury=registers and not came,
         dead=came and pool.confirms_end and how in ("ended", "vanished"),
-        failure=Failure(now, kind, f"{intent.id}: {text}") if failed else None,
     )
+    if not failed:
+        return closing
+    kind = (sight.refusal if sight is not None else None) or "boot"
+    return replace(closing, failure=Failure(now, kind, f"{intent.id}: {closing.text}"))

@@ -14,7 +14,7 @@ from worker.protocol import format_bytes, format_cpus, format_duration
 SENTENCES: Mapping[str, str] = MappingProxyType(
     {
         # why workers are wanted
-        "backlog": "{jobs} jobs wait: {workers} more workers of this shape hold them",
+        "backlog": "{jobs} jobs wait: {workers} more workers of this shape would hold them",
         "min-workers": "min-workers: {have} of at least {min}",
         "step-one": "{jobs} jobs wait and {pending} workers are on their way: one more",
         "enough": "{jobs} jobs wait; {room} have room on workers that run or are on their way",
@@ -42,6 +42,13 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
         "drain-overdue": "drains for longer than {limit_ms}",
         "end-overdue": "was asked to end {waited_ms} ago (grace {limit_ms})",
         "surplus-queued": "still waits for a machine and is not wanted any more",
+        "grace-over": "the grace that an operator gave it is over: it was asked to end {waited_ms} ago",
+        # why one is counted no more
+        "ended": "the backend says that it has ended",
+        "never-started": "the backend says that it ended before it registered",
+        "vanished": "the backend does not list it any more",
+        "never-came": "its launch was never confirmed and the backend does not list it",
+        "left": "it left, and the backend does not list it any more",
         # what kept one
         "cooldown-down": "cooldown: {left_ms} left of {cooldown_ms} since the last worker went",
         "stabilise": "{peak} were wanted within the last {window_ms}: none goes yet",

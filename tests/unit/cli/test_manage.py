@@ -45,7 +45,7 @@ def test_a_dry_run_prints_data_on_stdout_and_sentences_on_stderr(capsys: pytest.
     document = json.loads(told.out)
     assert (document["apiVersion"], document["kind"]) == ("worker-manager/v1", "Plan")
     assert document["actions"][0]["reason"]["code"] == "backlog"
-    assert told.err == "launch 3 in gpu: 12 jobs wait: 3 more workers of this shape hold them\n"
+    assert told.err == "launch 3 in gpu: 12 jobs wait: 3 more workers of this shape would hold them\n"
 
 
 def test_each_action_is_one_sentence() -> None:

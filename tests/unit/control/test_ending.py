@@ -162,6 +162,16 @@ def test_the_confirmed_death_of_a_worker_is_told_to_the_source_at_once(world: Wo
     assert world.open_intents() == {}
 
 
+def test_a_closing_tells_its_own_reason_and_the_platform_s_words(world: World) -> None:
+    (worker,) = with_workers(world, 1)
+    world.platform.leave(worker, exit_code=137, detail="killed")
+    world.step()
+    (closed,) = [made for made in world.ledger.decisions() if made["action"] == "close"]
+    assert (closed["subject"], closed["outcome"], closed["text"]) == (worker, "closed", "killed")
+    assert closed["reason"] == {"code": "ended", "numbers": {}, "text": "the backend says that it has ended"}
+    assert world.ledger.closed(worker) == "ended: the backend says that it has ended: killed"
+
+
 def test_a_death_of_which_the_source_could_not_be_told_stays_open(world: World) -> None:
     (worker,) = with_workers(world, 1)
     world.source.change(worker, running=1, idle_since=None)
@@ -287,7 +297,9 @@ def test_a_forced_end_with_a_grace_asks_first_and_forces_when_it_is_over(world: 
     world.tick()
     world.step(2_000)
     assert world.alive() == 0
-    assert world.outcomes("end --force") == ["ended"]
+    (forced,) = [made for made in world.ledger.decisions() if made["action"] == "end --force"]
+    assert forced["outcome"] == "ended"
+    assert forced["reason"]["text"] == "the grace that an operator gave it is over: it was asked to end 5s ago"
 
 
 def test_a_freeze_holds_launches_until_it_ends_and_survives_a_restart(world: World) -> None:

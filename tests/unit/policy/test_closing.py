@@ -25,7 +25,17 @@ def test_nothing_is_closed_after_one_missing_listing() -> None:
 
 def test_a_worker_that_ended_is_closed_at_once() -> None:
     [closing] = closed(intent(), listing(("w", "ended")))
-    assert (closing.how, closing.bury, closing.dead) == ("ended", True, False)
+    assert (closing.how, closing.bury, closing.dead) == ("never-started", True, False)
+    [closing] = closed(intent(registered_at=NOW - HOUR), listing(("w", "ended")))
+    assert (closing.how, closing.bury, closing.dead) == ("ended", False, True)
+
+
+def test_a_closing_has_a_reason_of_its_own_and_keeps_the_platform_s_words() -> None:
+    [closing] = closed(intent(), Sights(NOW, (Sight("w", "ended", "h", detail="exit status 3"),)))
+    assert closing.reason.code == "never-started"
+    assert closing.text == "the backend says that it ended before it registered: exit status 3"
+    [closing] = closed(intent(missed_listings=2))
+    assert (closing.reason.code, closing.text) == ("vanished", "the backend does not list it any more")
 
 
 def test_an_end_before_registration_counts_against_the_pool() -> None:

@@ -23,7 +23,7 @@ def told(wish: Wish) -> tuple[int, int, str]:
 
 def test_pack_wants_what_holds_the_rest() -> None:
     seen = look(waiting=10, room=2, for_new=8, occupied=3, new=2)
-    assert told(pack(seen)) == (2, 5, "8 jobs wait: 2 more workers of this shape hold them")
+    assert told(pack(seen)) == (2, 5, "8 jobs wait: 2 more workers of this shape would hold them")
     assert told(pack(look(waiting=2, room=2, occupied=1))) == (
         *(0, 1),
         "2 jobs wait; 2 have room on workers that run or are on their way",
@@ -49,7 +49,7 @@ def test_backlog_wants_a_worker_for_so_many_jobs() -> None:
 
 
 def test_backlog_counts_one_job_a_worker_by_default() -> None:
-    assert told(backlog(look(waiting=3))) == (3, 3, "3 jobs wait: 3 more workers of this shape hold them")
+    assert told(backlog(look(waiting=3))) == (3, 3, "3 jobs wait: 3 more workers of this shape would hold them")
 
 
 def test_idle_keeps_so_many_on_top() -> None:
