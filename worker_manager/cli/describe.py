@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import click
 
-from worker_manager.cli.kinds import job_state, pool_why, sentence, why
+from worker_manager.cli.kinds import decision_why, job_state, pool_why, sentence, why
 from worker_manager.cli.lazy import OurCommand, with_connection
 from worker_manager.cli.output import Column, duration, moment, resources, show_one, show_pairs, show_table, text
 from worker_manager.cli.world import Invocation, takes_invocation
@@ -140,10 +140,7 @@ def show_decisions(inv: Invocation, decisions: Any) -> None:
             Column("ACTION", text("action")),
             Column("SUBJECT", text("subject")),
             Column("OUTCOME", text("outcome")),
-            Column(
-                "WHY",
-                lambda decision: "; ".join(filter(None, (sentence(decision.get("reason")), decision.get("text")))),
-            ),
+            Column("WHY", decision_why),
         ),
     )
 

@@ -126,12 +126,18 @@ def sentence(reason: Any) -> str:
     return str(reason) if reason else NOTHING
 
 
+def decision_why(decision: Row) -> str:
+    """What asked for it, how much came of it, and the limits that left no more."""
+    limits = [sentence(limit) for limit in decision.get("limited") or ()]
+    return "; ".join(filter(None, (sentence(decision.get("reason")), decision.get("text"), *limits)))
+
+
 def details(data: Any) -> str:
     if not isinstance(data, Mapping):
         return str(data) if data else NOTHING
     if isinstance(data.get("decision"), Mapping):
         made = data["decision"]
-        return f"{made.get('action')} {made.get('subject')}: {made.get('outcome')}; {sentence(made.get('reason'))}"
+        return f"{made.get('action')} {made.get('subject')}: {made.get('outcome')}; {decision_why(made)}"
     if data.get("text"):
         return str(data["text"])
     return " ".join(f"{name}={sentence(value)}" for name, value in data.items()) or NOTHING

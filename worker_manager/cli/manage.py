@@ -109,7 +109,8 @@ def sentence(action: Any) -> str:
     """`launch 3 in gpu: 12 jobs wait: …`"""
     name = type(action).__name__.lower()
     what = f"{action.count} in {action.pool}" if hasattr(action, "count") else f"{action.worker} of {action.pool}"
-    return f"{name} {what}: {action.reason.text}"
+    limits = [limit.text for limit in getattr(action, "limited", ())]
+    return f"{name} {what}: {'; '.join([action.reason.text, *limits])}"
 
 
 def _timer(house: "House") -> threading.Timer | None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from worker_manager.cli.kinds import decision_why
 from worker_manager.errors import StoreError
 
 if TYPE_CHECKING:
@@ -40,11 +41,13 @@ def _tell(house: "House", over: threading.Event) -> None:
             continue
         for decision in decisions:
             after = decision["id"]
+            limits = [limit["code"] for limit in decision["limited"]]
             log.info(
-                decision["reason"].get("text", ""),
+                decision_why(decision),
                 action=decision["action"],
                 pool=decision["pool"],
                 subject=decision["subject"],
                 outcome=decision["outcome"],
-                **({"text": decision["text"]} if decision["text"] else {}),
+                reason=decision["reason"]["code"],
+                **({"limited": limits} if limits else {}),
             )

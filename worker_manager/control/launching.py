@@ -20,7 +20,6 @@ from worker_manager.control.pool import ManagedPool, Reach
 from worker_manager.control.writer import Writer
 from worker_manager.errors import SourceUnavailable, WorkerManagerError
 from worker_manager.policy.model import Launch
-from worker_manager.policy.reasons import Reason
 from worker_manager.sources.base import CoverageTaken, LaunchClaim, Source
 
 CALL_SLACK_MS = 5_000  # a call bounds its own waiting; this much later it is over for certain
@@ -39,7 +38,7 @@ class Draft:
 
     pool: ManagedPool
     submission: Submission
-    reason: Reason
+    action: Launch
     covers: tuple[tuple[str, int], ...]
     deadline: int
 
@@ -165,7 +164,7 @@ class Launches:
             tokens = tuple(self._token() for _ in range(count))
             submission = pool.submission(self._manager, self._new_id(self._manager, now), tokens)
             covers = share(action.covers, begun, begun + count, action.count)
-            drafts.append(Draft(pool, submission, action.reason, covers, deadline))
+            drafts.append(Draft(pool, submission, action, covers, deadline))
             begun += count
         return drafts
 
@@ -238,7 +237,7 @@ class Launches:
                         for index, worker in enumerate(draft.workers)
                     ]
                 )
-                _decided(write, now, draft, "launched", "")
+                _decided(write, now, draft, "launched", _size(draft))
             case Refused(kind, text, retry_after_s):
                 write.called(submission, "refused", text, now)
                 self._close(write, draft, f"refused: {kind.value}", now)
@@ -298,5 +297,13 @@ def _handle(handle: str | None) -> dict[str, str]:
     return {"handle": handle} if handle else {}
 
 
+def _size(draft: Draft) -> str:
+    """How many it makes, and where limits left less than was wanted, of how many."""
+    count, wanted = draft.submission.count, draft.action.wanted
+    workers = "1 worker" if count == 1 else f"{count} workers"
+    return f"{workers}, {wanted} wanted" if draft.action.limited else workers
+
+
 def _decided(write: Writer, now: int, draft: Draft, outcome: str, text: str) -> None:
-    write.decided(now, draft.pool.name, "launch", draft.submission.id, draft.reason, outcome, text)
+    why = draft.action
+    write.decided(now, draft.pool.name, "launch", draft.submission.id, why.reason, outcome, text, why.limited)

@@ -324,6 +324,7 @@ def _decision(row: Row[Any]) -> dict[str, Any]:
         "action": row.action,
         "subject": row.subject,
         "reason": loads(row.reason),
+        "limited": loads(row.limited),
         "outcome": row.outcome,
         "text": row.text,
     }

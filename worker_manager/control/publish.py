@@ -3,7 +3,7 @@
 Never in the way of acting: one report is under way at a time, and what came up meanwhile goes with the next one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,7 +11,8 @@ from worker_manager.clock import Clock
 from worker_manager.control.lanes import Call, Lane
 from worker_manager.control.ledger import Ledger
 from worker_manager.control.orders import Orders
-from worker_manager.policy.model import Plan, PoolPlan, Verdict
+from worker_manager.policy.model import Action, Launch, Plan, PoolPlan, Verdict
+from worker_manager.policy.reasons import Reason
 from worker_manager.sources.base import Source
 
 PAUSE_MS = 500  # numbers that count down change at every tick: nobody reads faster
@@ -87,7 +88,8 @@ class Publisher:
 def pool_wire(pool: PoolPlan) -> dict[str, Any]:
     wire = {**asdict(pool), "reasons": [reason.to_wire() for reason in pool.reasons]}
     until, text = wire.pop("frozen_until"), wire.pop("freeze_text")
-    return {**wire, "frozen": None if until is None else {"until_ms": until, "text": text}}
+    frozen = None if until is None else {"until_ms": until, "text": text}
+    return {**wire, "next_due_ms": wire.pop("next_due"), "frozen": frozen}
 
 
 def verdict_wire(verdict: Verdict) -> dict[str, Any]:
@@ -100,19 +102,21 @@ def verdict_wire(verdict: Verdict) -> dict[str, Any]:
     }
 
 
+def action_wire(action: Action) -> dict[str, Any]:
+    wire = {"action": type(action).__name__.lower(), **asdict(action), "reason": action.reason.to_wire()}
+    return {**wire, "limited": limits_wire(action.limited)} if isinstance(action, Launch) else wire
+
+
+def limits_wire(limits: Sequence[Reason]) -> list[dict[str, Any]]:
+    return [limit.to_wire() for limit in limits]
+
+
 def plan_wire(plan: Plan) -> Mapping[str, Any]:
     """A whole plan, for a dry run's output."""
     return {
         "now_ms": plan.now,
         "backlog_version": plan.backlog_version,
-        "actions": [
-            {
-                "action": type(action).__name__.lower(),
-                **{name: value for name, value in asdict(action).items() if name != "reason"},
-                "reason": action.reason.to_wire(),
-            }
-            for action in plan.actions
-        ],
+        "actions": [action_wire(action) for action in plan.actions],
         "pools": [pool_wire(pool) for pool in plan.pools],
         "verdicts": [verdict_wire(verdict) for verdict in plan.verdicts],
         "next_due_ms": plan.next_due,

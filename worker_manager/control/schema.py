@@ -7,6 +7,7 @@ contract a version later, so that the version before can still be started again.
 from collections.abc import Callable
 
 from sqlalchemy import Column, Connection, Index, Integer, MetaData, Table, Text
+from sqlalchemy.schema import CreateColumn
 
 tables = MetaData()
 
@@ -108,6 +109,7 @@ decisions = Table(
     Column("action", Text, nullable=False),
     Column("subject", Text, nullable=False),
     Column("reason", Text, nullable=False),  # Reason.to_wire()
+    Column("limited", Text, nullable=False, server_default="[]"),  # of version 2: the same of each limit
     Column("outcome", Text, nullable=False),
     Column("text", Text, nullable=False, default=""),
 )
@@ -125,6 +127,18 @@ commands = Table(
 
 APPLICATION_ID = 0x574D4C31  # "WML1": tells a ledger from any other SQLite file
 
+
+def expand(connection: Connection) -> None:
+    """Adds the tables and columns that are missing. A new ledger has them all from the start."""
+    tables.create_all(connection)
+    for table in tables.sorted_tables:
+        there = {row[1] for row in connection.exec_driver_sql(f"PRAGMA table_info({table.name})")}
+        for column in table.columns:
+            if column.name not in there:
+                added = CreateColumn(column).compile(dialect=connection.dialect)
+                connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {added}")
+
+
 # MIGRATIONS[n] brings a ledger of version n to n + 1.
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (tables.create_all,)
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (tables.create_all, expand)
 VERSION = len(MIGRATIONS)

@@ -110,11 +110,21 @@ class Writer:
     # ------------------------------------------------------------ what people see
 
     def decided(
-        self, at: int, pool: str, action: str, subject: str, reason: Reason, outcome: str, text: str = ""
+        self,
+        at: int,
+        pool: str,
+        action: str,
+        subject: str,
+        reason: Reason,
+        outcome: str,
+        text: str = "",
+        limited: Sequence[Reason] = (),
     ) -> None:
+        """`limited` are the limits that left less than `reason` asked for."""
         row = {"at": at, "pool": pool, "action": action, "subject": subject, "outcome": outcome}
-        wire = dumps(reason.to_wire(), default=str)
-        self._run(insert(schema.decisions).values(reason=wire, text=text[:TEXT_KEPT], **row))
+        why = dumps(reason.to_wire(), default=str)
+        limits = dumps([limit.to_wire() for limit in limited], default=str)
+        self._run(insert(schema.decisions).values(reason=why, limited=limits, text=text[:TEXT_KEPT], **row))
 
     def command_done(self, command: str, ok: bool, text: str, at: int) -> None:
         row = upsert(schema.commands).values(id=command, ok=int(ok), text=text[:TEXT_KEPT], at=at, published=0)

@@ -158,6 +158,8 @@ class Launch:
     count: int
     reason: Reason
     covers: tuple[tuple[str, int], ...] = ()  # (group key, jobs) that these workers are for
+    wanted: int = 0  # what law and minimum asked of the pool in all, before any limit
+    limited: tuple[Reason, ...] = ()  # the limits that left less than that, in the order in which they applied
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +225,7 @@ class PoolPlan:
     ]  # in the order in which they applied: the law first, then every limit that changed the count
     frozen_until: int | None = None  # an operator's freeze that is in force
     freeze_text: str = ""
+    next_due: int | None = None  # when time alone may change something here; None: only an event can
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,13 +75,14 @@ def _decide(standing: Standing, placement: Placement) -> PoolDecision:
     limited = limits.apply(limits.UP, standing, asked)
     gone = retire(standing, _needed(standing, placement), wanted)
     whys = (wish.reason, raised) if raised else (wish.reason,)
+    due = (*limited.until, *gone.due, standing.pool.frozen_until or 0)
     return PoolDecision(
-        actions=(*recalled, *_launches(standing, placement, limited.count, whys[-1]), *gone.actions),
-        line=_line(standing, wanted, limited.count, gone.actions, (*whys, *limited.reasons, *gone.reasons)),
+        actions=(*recalled, *_launches(standing, placement, asked, limited, whys[-1]), *gone.actions),
+        line=_line(standing, wanted, limited.count, gone.actions, (*whys, *limited.reasons, *gone.reasons), due),
         launched=limited.count,
         held=limited.reasons or whys,
         notes=(stabilise.remembered(standing, wanted), breaker.remembered(standing)),
-        due=(*limited.until, *gone.due, standing.pool.frozen_until or 0),
+        due=due,
     )
 
 
@@ -116,16 +117,26 @@ def _recalled(standing: Standing, placement: Placement, instead: int) -> tuple[U
     return tuple(Undrain(worker.pool, worker.id, because("wanted-again")) for worker in chosen)
 
 
-def _launches(standing: Standing, placement: Placement, count: int, why: Reason) -> tuple[Launch, ...]:
+def _launches(
+    standing: Standing, placement: Placement, asked: int, limited: limits.Limited, why: Reason
+) -> tuple[Launch, ...]:
     """One for each call to the backend, with the jobs that its workers are for."""
     name, batch = standing.pool.name, max(1, standing.pool.max_batch)
-    sizes = [min(batch, count - first) for first in range(0, count, batch)]
-    covers = placement.covers(name, count, batch)
-    return tuple(Launch(name, size, why, some) for size, some in zip(sizes, covers, strict=True))
+    sizes = [min(batch, limited.count - first) for first in range(0, limited.count, batch)]
+    covers = placement.covers(name, limited.count, batch)
+    return tuple(
+        Launch(name, size, why, some, wanted=asked, limited=limited.reasons)
+        for size, some in zip(sizes, covers, strict=True)
+    )
 
 
 def _line(
-    standing: Standing, wanted: int, launch: int, gone: Iterable[Action], reasons: tuple[Reason, ...]
+    standing: Standing,
+    wanted: int,
+    launch: int,
+    gone: Iterable[Action],
+    reasons: tuple[Reason, ...],
+    due: Iterable[int] = (),
 ) -> PoolPlan:
     seen = sum(1 for worker in standing.workers if observed(worker))
     return PoolPlan(
@@ -143,6 +154,7 @@ def _line(
         reasons=reasons,
         frozen_until=standing.pool.frozen_until if standing.frozen else None,
         freeze_text=standing.pool.freeze_text if standing.frozen else "",
+        next_due=_first_after(standing.now, due),
     )
 
 
@@ -164,4 +176,8 @@ def _notes(*notes: Note | None) -> tuple[Note, ...]:
 
 def _next_due(now: int, decisions: Iterable[PoolDecision]) -> int | None:
     """The first instant at which time alone may change the plan."""
-    return min((due for decision in decisions for due in decision.due if due > now), default=None)
+    return _first_after(now, (due for decision in decisions for due in decision.due))
+
+
+def _first_after(now: int, instants: Iterable[int]) -> int | None:
+    return min((at for at in instants if at > now), default=None)

@@ -1,6 +1,7 @@
 """A manager in the foreground: what a dry run tells, and how a configuration is read again."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -46,6 +47,18 @@ def test_a_dry_run_prints_data_on_stdout_and_sentences_on_stderr(capsys: pytest.
     assert (document["apiVersion"], document["kind"]) == ("worker-manager/v1", "Plan")
     assert document["actions"][0]["reason"]["code"] == "backlog"
     assert told.err == "launch 3 in gpu: 12 jobs wait: 3 more workers of this shape would hold them\n"
+
+
+def test_a_launch_that_a_limit_lowered_says_so_in_a_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
+    lowered = replace(LAUNCH, wanted=20, limited=(because("max-workers", have=3, max=3),))
+    show_plan(Managed(lowered), False)  # type: ignore[arg-type]
+    told = capsys.readouterr()
+    action = json.loads(told.out)["actions"][0]
+    assert (action["count"], action["wanted"]) == (3, 20)
+    assert action["limited"] == [
+        {"code": "max-workers", "numbers": {"have": 3, "max": 3}, "text": "max-workers: 3 of 3"}
+    ]
+    assert told.err.endswith("would hold them; max-workers: 3 of 3\n")
 
 
 def test_each_action_is_one_sentence() -> None:

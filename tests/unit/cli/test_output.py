@@ -5,6 +5,7 @@ import json
 import yaml
 
 from tests.unit.cli.house import NOW, FakeHub, House, lines
+from worker_manager.cli.kinds import details
 
 JOB = {
     "id": "j1",
@@ -249,7 +250,21 @@ def test_an_event_of_a_decision_says_what_was_decided() -> None:
         "data": {"manager": "main", "decision": DECISION},
     }
     there = House(FakeHub({("GET", "/v1/events"): {"events": [event], "next": "c"}}))
-    assert lines(there.ok("get", "events"))[1].endswith("launch main-0001: refused; 12 jobs wait")
+    assert lines(there.ok("get", "events"))[1].endswith("launch main-0001: refused; 12 jobs wait; capacity: none left")
+
+
+def test_a_decision_names_the_limits_that_left_less_than_was_wanted() -> None:
+    launched = {
+        **DECISION,
+        "outcome": "launched",
+        "reason": {"code": "backlog", "text": "20 jobs wait: 20 more workers would hold them"},
+        "text": "2 workers, 20 wanted",
+        "limited": [{"code": "max-workers", "text": "max-workers: 2 of 2"}],
+    }
+    told = "20 jobs wait: 20 more workers would hold them; 2 workers, 20 wanted; max-workers: 2 of 2"
+    answer = {"pools": [{**POOL, "decisions": [launched]}]}
+    assert told in House(FakeHub({("GET", "/v1/pools/local/explain"): answer})).ok("explain", "pool", "local")
+    assert details({"manager": "main", "decision": launched}) == f"launch main-0001: launched; {told}"
 
 
 def test_watching_off_a_terminal_prints_what_changed_below_one_head() -> None:

@@ -29,6 +29,28 @@ def test_jobs_that_wait_get_workers_that_register(world: World) -> None:
     assert world.outcomes("launch") == ["launched"] * 3
 
 
+def test_a_launch_that_a_limit_lowered_says_so_in_its_decision(tmp_path: Path) -> None:
+    world = World(tmp_path, max_workers=3, max_batch=2)
+    world.source.wait("g", ASKS, 20)
+    world.tick()
+    made = world.ledger.decisions()
+    assert [decision["text"] for decision in made] == ["2 workers, 20 wanted", "1 worker, 20 wanted"]
+    for decision in made:
+        assert decision["outcome"] == "launched"
+        assert decision["reason"]["text"] == "20 jobs wait: 20 more workers of this shape would hold them"
+        assert [(limit["code"], limit["text"]) for limit in decision["limited"]] == [
+            ("max-workers", "max-workers: 3 of 3")
+        ]
+    assert world.source.published[-1]["decisions"] == list(made)
+
+
+def test_a_launch_that_nothing_lowered_names_no_limit(world: World) -> None:
+    world.source.wait("g", ASKS, 1)
+    world.tick()
+    (decision,) = world.ledger.decisions()
+    assert (decision["text"], decision["limited"]) == ("1 worker", [])
+
+
 @pytest.mark.parametrize("batch", [1, 2, 5, 1000])
 def test_a_launch_is_split_by_what_one_call_may_carry(tmp_path: Path, batch: int) -> None:
     world = World(tmp_path, max_batch=batch)

@@ -175,6 +175,28 @@ def test_a_ledger_of_a_newer_program_is_refused(tmp_path: Path, clock: ManualClo
         opened(tmp_path, clock)
 
 
+def test_a_ledger_of_the_first_version_is_taken_over(tmp_path: Path, clock: ManualClock) -> None:
+    ledger = opened(tmp_path, clock)
+    now = clock.now_ms()
+    with ledger.write() as write:
+        write.calling("m-1", "p", ["m-1-0"], SHAPE, "cfg", now, now + 5)
+        write.pool("p", last_launch_at=now)
+        write.decided(now, "p", "launch", "m-1", because("no-backlog"), "launched")
+    ledger.close()
+    with sqlite3.connect(ledger.path) as raw:
+        raw.execute("ALTER TABLE decisions DROP COLUMN limited")
+        raw.execute("PRAGMA user_version = 1")
+    raw.close()
+    again = opened(tmp_path, clock)
+    assert [decision["limited"] for decision in again.decisions()] == [[]]
+    assert again.memory().pools["p"].history.last_launch_at == now
+    with again.write() as write:
+        write.decided(now, "p", "launch", "m-2", because("no-backlog"), "launched", limited=[because("no-backlog")])
+    assert [limit["code"] for limit in again.decisions()[1]["limited"]] == ["no-backlog"]
+    again.close()
+    opened(tmp_path, clock).close()
+
+
 def test_another_programs_database_is_refused_and_left_alone(tmp_path: Path, clock: ManualClock) -> None:
     path = tmp_path / "ledger-m.db"
     with sqlite3.connect(path) as raw:

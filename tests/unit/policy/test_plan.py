@@ -54,6 +54,20 @@ def test_a_held_back_launch_says_what_held_it_with_numbers() -> None:
     assert [(v.status, v.jobs, v.reason.text) for v in found.verdicts] == [("waiting", 50, "max-workers: 8 of 8")]
 
 
+def test_a_launch_that_limits_lowered_carries_them() -> None:
+    found = plan(snapshot([group(count=50)], [], [pool(max_workers=8, step_up=5, max_batch=3)]))
+    launches = of_kind(found, Launch)
+    assert [launch.count for launch in launches] == [3, 2]
+    for launch in launches:
+        assert (launch.reason.code, launch.wanted) == ("backlog", 13)
+        assert [limit.text for limit in launch.limited] == [
+            "max-workers: 8 of 8",
+            "step: at most 5 new workers at a time, 8 wanted",
+        ]
+    [free] = of_kind(plan(snapshot([group(count=5)])), Launch)[:1]
+    assert (free.wanted, free.limited) == (2, ())
+
+
 def test_the_minimum_is_launched_without_a_backlog() -> None:
     found = plan(snapshot(pools=[pool(min_workers=3)]))
     assert launched(found) == 3
@@ -171,7 +185,7 @@ def test_never_when_every_pool_says_never() -> None:
 @pytest.mark.parametrize(
     ("settings", "workers", "status", "text"),
     [
-        ({}, [ready()], "served", "There is room for it now: pool p: 1 have room on workers that run."),
+        ({}, [ready()], "served", "There is room for it now: pool p: 1 has room on workers that run."),
         ({}, [launching()], "launching", "Workers for it are on their way: pool p: "),
         ({"max_workers": 0}, [], "waiting", "It waits: pool p: max-workers: 0 of 0."),
     ],
