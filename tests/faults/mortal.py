@@ -11,15 +11,19 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from sqlalchemy import Connection
+
 from backends.base import Backend, Listing
 from worker_manager import assemble
 from worker_manager.cli import log
-from worker_manager.clock import SystemClock
+from worker_manager.clock import Clock, SystemClock
 from worker_manager.config.catalogue import Installed
 from worker_manager.config.request import Request
 from worker_manager.config.resolve import resolve
@@ -54,7 +58,20 @@ class Liar:
         return cast(Listing, {"workers": "many"} if lie == "nonsense" else None)
 
 
-def reach_of(fates: Sequence[tuple[str, int]]) -> Reach:
+class Unlocked(Ledger):
+    """One whose process can be told to stop outside every transaction: it would keep the file locked in its sleep."""
+
+    def __init__(self, path: Path, manager: str, clock: Clock, busy_s: float) -> None:
+        self.gate = threading.RLock()
+        super().__init__(path, manager, clock, busy_s)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with self.gate, super()._transaction() as connection:
+            yield connection
+
+
+def reach_of(fates: Sequence[tuple[str, int]], gate: AbstractContextManager[Any]) -> Reach:
     """`announced:2` and a signal: sent to ourselves when `announced` is reached the second time."""
     left: dict[tuple[str, int], int] = {}
     for place, number in fates:
@@ -68,7 +85,8 @@ def reach_of(fates: Sequence[tuple[str, int]]) -> Reach:
             if step == reached:
                 left[step, number] -= 1
                 if left[step, number] == 0:
-                    os.kill(os.getpid(), number)
+                    with gate:
+                        signal.pthread_kill(threading.get_ident(), number)  # this thread goes no step further
 
     return reach
 
@@ -112,8 +130,8 @@ def main(words: Sequence[str]) -> int:
     managed = assemble.managed_pools(settings, client.url, assemble.fingerprint_of(settings), clock)
     pools = [pool_of(pool, told) for pool in managed.values()]
     id = settings.manager.id
-    ledger = Ledger.in_folder(settings.manager.state_dir, id, clock, told.busy_s)
-    reach = reach_of([*((p, signal.SIGKILL) for p in told.die), *((p, signal.SIGSTOP) for p in told.stop)])
+    ledger = Unlocked.in_folder(settings.manager.state_dir, id, clock, told.busy_s)
+    fates = [*((place, signal.SIGKILL) for place in told.die), *((place, signal.SIGSTOP) for place in told.stop)]
     source = HubSource(client, id, tuple(managed), clock.now_ms)
     manager = Manager(
         id,
@@ -124,7 +142,7 @@ def main(words: Sequence[str]) -> int:
         pools,
         tick_ms=settings.manager.tick_ms,
         lease_ms=told.lease_ms,
-        reach=reach,
+        reach=reach_of(fates, ledger.gate),
     )
     on_signals(manager.stop)
     try:

@@ -264,7 +264,7 @@ class Manager:
         while not self._stopping.is_set():
             try:
                 epoch = self._ledger.acquire(self.holder, self._lease_ms)
-            except LeaseHeld as held:
+            except (LeaseHeld, StoreBusy) as held:  # busy: a leader that was stopped while it wrote keeps it locked
                 if not stand_by:
                     raise
                 log.info("Another manager leads; this one stands by.", action="stand by", why=str(held))
