@@ -120,7 +120,7 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(place: Place) -> None:
     assert told.returncode == 3, told
     plan = json.loads(told.stdout)
     assert (plan["kind"], [action["action"] for action in plan["actions"]]) == ("Plan", ["launch"])
-    assert "launch 1 in a: 1 jobs wait" in told.stderr
+    assert "launch 1 in a: 1 job waits" in told.stderr
     assert place.items("workers") == []
     assert place.items("jobs")[0]["state"] == "queued"
 

@@ -10,22 +10,26 @@ from typing import Any
 
 from worker.protocol import format_bytes, format_cpus, format_duration
 
-# code → sentence; {name} are the reason's numbers, *_ms shown as durations, bytes and cpus with their units.
+# code → sentence; {name} are the reason's numbers, *_ms shown as durations, bytes and cpus with their units;
+# {name:# job|# jobs} chooses between one and several.
 SENTENCES: Mapping[str, str] = MappingProxyType(
     {
         # why workers are wanted
-        "backlog": "{jobs} jobs wait: {workers} more workers of this shape would hold them",
+        "backlog": "{jobs:# job waits|# jobs wait}: "
+        "{workers:# more worker|# more workers} of this shape would hold them",
         "min-workers": "min-workers: {have} of at least {min}",
-        "step-one": "{jobs} jobs wait and {pending} workers are on their way: one more",
-        "enough": "{jobs} jobs wait; {room} have room on workers that run or are on their way",
+        "step-one": "{jobs:# job waits|# jobs wait} and "
+        "{pending:# worker is on its|# workers are on their} way: one more",
+        "enough": "{jobs:# job waits|# jobs wait}; {room:# has|# have} room on workers that run or are on their way",
         "keep-idle": "keep idle: {idle} of {keep} stand idle",
         "no-backlog": "no job waits",
         # what lowered a launch
         "max-workers": "max-workers: {have} of {max}",
-        "step-up": "step: at most {step} new workers at a time, {wanted} wanted",
+        "step-up": "step: at most {step:# new worker|# new workers} at a time, {wanted} wanted",
         "cooldown-up": "cooldown: {left_ms} left of {cooldown_ms} since the last launch",
-        "backoff": "backoff after {failures} failed launches ({kind}): {left_ms} left",
-        "breaker-open": "breaker open after {failures} failed starts ({kind}): next probe in {left_ms}; last: {text}",
+        "backoff": "backoff after {failures:# failed launch|# failed launches} ({kind}): {left_ms} left",
+        "breaker-open": "breaker open after {failures:# failed start|# failed starts} ({kind}): "
+        "next probe in {left_ms}; last: {text}",
         "breaker-probe": "breaker half open: one worker as a probe",
         "frozen": "frozen for {left_ms}: {text}",
         "backend-unreadable": "the backend cannot be read, so nothing is decided: {text}",
@@ -51,16 +55,16 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
         "left": "it left, and the backend does not list it any more",
         # what kept one
         "cooldown-down": "cooldown: {left_ms} left of {cooldown_ms} since the last worker went",
-        "stabilise": "{peak} were wanted within the last {window_ms}: none goes yet",
-        "step-down": "step: at most {step} workers go at a time, {surplus} surplus",
+        "stabilise": "{peak:# was|# were} wanted within the last {window_ms}: none goes yet",
+        "step-down": "step: at most {step:# worker goes|# workers go} at a time, {surplus} surplus",
         "min-workers-keep": "min-workers: {have} of at least {min}, none goes",
         "wanted-again": "work came back while it drained",
         # what becomes of a job group
-        "room-now": "{jobs} have room on workers that run",
-        "room-coming": "{jobs} have room on {workers} workers that are on their way",
-        "launching": "{workers} workers are launched for {jobs} of them",
+        "room-now": "{jobs:# has|# have} room on workers that run",
+        "room-coming": "{jobs:# has|# have} room on {workers:# worker that is on its|# workers that are on their} way",
+        "launching": "{workers:# worker is|# workers are} launched for {jobs} of them",
         "elsewhere": "it fits here, but pool {pool} has it",
-        "no-room": "{jobs} jobs find no room: {why}",
+        "no-room": "{jobs:# job finds|# jobs find} no room: {why}",
         "cpus": "cpus: job asks {asked_cpus}, worker has {has_cpus}",
         "memory": "memory: job asks {asked_bytes}, worker has {has_bytes}",
         "disk": "disk: job asks {asked_bytes}, worker has {has_bytes}",
@@ -100,6 +104,12 @@ def because(code: str, **numbers: Any) -> Reason:
     return Reason(code, tuple(numbers.items()))
 
 
+class _Number(int):
+    def __format__(self, spec: str) -> str:
+        one, sign, several = spec.partition("|")
+        return (one if self == 1 else several).replace("#", str(int(self))) if sign else super().__format__(spec)
+
+
 def _shown(name: str, value: Any) -> Any:
     if not isinstance(value, int):
         return value
@@ -109,4 +119,4 @@ def _shown(name: str, value: Any) -> Any:
         return format_bytes(value)
     if name.endswith("_cpus"):
         return format_cpus(value)
-    return value
+    return _Number(value)

@@ -7,6 +7,7 @@ from worker_manager.policy import limits
 from worker_manager.policy.limits import backoff, bounds, breaker, cooldown, frozen, stabilise, step
 from worker_manager.policy.limits.base import Held
 from worker_manager.policy.model import Note, WorkerView
+from worker_manager.policy.reasons import because
 from worker_manager.policy.standing import Standing, standings
 
 
@@ -91,7 +92,7 @@ def test_steps() -> None:
     assert said(step.up(stand(step_up=2), 5)) == (2, "step: at most 2 new workers at a time, 5 wanted")
     assert step.up(stand(step_up=5), 5) is None
     assert step.up(stand(), 5000) is None
-    assert said(step.down(stand(step_down=1), 3)) == (1, "step: at most 1 workers go at a time, 3 surplus")
+    assert said(step.down(stand(step_down=1), 3)) == (1, "step: at most 1 worker goes at a time, 3 surplus")
     assert step.down(stand(), 5000) is None
 
 
@@ -123,7 +124,7 @@ def left(standing: Standing) -> int | None:
 
 def test_the_first_failure_holds_launches_back() -> None:
     standing = stand(failures=(failed(MINUTE),), backoff_ms=5 * MINUTE)
-    assert said(backoff.backoff(standing, 3)) == (0, "backoff after 1 failed launches (capacity): 4m left")
+    assert said(backoff.backoff(standing, 3)) == (0, "backoff after 1 failed launch (capacity): 4m left")
     assert left(stand(failures=(failed(5 * MINUTE),), backoff_ms=5 * MINUTE)) is None
 
 
@@ -298,3 +299,8 @@ def test_a_limit_never_raises(raising: int) -> None:
         return Held(raising, limits.bounds.because("no-backlog"))
 
     assert limits.apply((wrong,), stand(), 10).count == 10
+
+
+def test_a_sentence_counts_in_words_that_fit() -> None:
+    assert because("backlog", jobs=1, workers=1).text.startswith("1 job waits: 1 more worker of")
+    assert because("backlog", jobs=3, workers=2).text.startswith("3 jobs wait: 2 more workers of")

@@ -236,7 +236,7 @@ def test_a_worker_that_has_less_than_promised_teaches_the_pool() -> None:
 def test_a_group_that_another_pool_has_says_where() -> None:
     found = plan(snapshot([group()], pools=[pool("a"), pool("b")]))
     assert [(v.pool, v.status, v.reason.text) for v in found.verdicts] == [
-        ("a", "launching", "1 workers are launched for 1 of them"),
+        ("a", "launching", "1 worker is launched for 1 of them"),
         ("b", "elsewhere", "it fits here, but pool a has it"),
     ]
 
