@@ -42,6 +42,7 @@ class Standing:
             and w.drain_code in IDLE_DRAINS
             and w.end_asked_at is None
             and w.ready_at is not None
+            and (w.drain_deadline is None or w.drain_deadline > self.now)  # else it is being ended
         )
 
     @property

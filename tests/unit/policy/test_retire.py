@@ -19,6 +19,7 @@ from tests.unit.policy.worlds import (
     ready,
     snapshot,
     texts,
+    undrained,
 )
 from worker.protocol import WorkerState
 from worker_manager.policy.model import Drain, End, Note, Plan, WorkerView
@@ -236,3 +237,9 @@ def test_workers_that_do_not_register_are_not_late() -> None:
 def test_nothing_goes_from_a_pool_of_which_nothing_is_decided(closed: dict[str, Any]) -> None:
     workers = [idle(), launching("x", WorkerState.STARTING, started_at=NOW - HOUR), ready("y", end_asked_at=1)]
     assert planned(*workers, **closed).actions == ()
+
+
+def test_an_overdue_drain_is_ended_and_not_called_back_as_well() -> None:
+    found = planned(draining(drain_deadline=NOW), jobs=1)
+    assert ended(found) == ["w"]
+    assert undrained(found) == []
