@@ -66,6 +66,8 @@ class Job(TypedDict, total=False):
     max_rss: int | None
     array: dict[str, int] | None
     unservable: Any
+    waits: dict[str, Any] | None
+    waits_for: list[str]
     attempts: list[dict[str, Any]]
     why: Any
 

@@ -29,7 +29,7 @@ ENDPOINTS = (
         "/v1/events",
         ("read", "manager"),
         list_events,
-        "Events after a cursor; `after=now` begins with what comes",
+        "Events after a cursor; `after=now` begins with what comes, `after=last` with the last `limit`",
         query=EventsQuery,
         reply=replies.Events,
     ),

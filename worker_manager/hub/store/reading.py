@@ -18,6 +18,7 @@ from worker_manager.hub.store.tables import (
     WHOLE,
     arrays,
     attempts,
+    dependencies,
     groups,
     jobs,
     log_chunks,
@@ -29,6 +30,7 @@ from worker_manager.hub.store.verdicts import Verdicts
 
 _WIDE = select(jobs, groups.c.key.label("group_key")).outerjoin(groups, groups.c.id == jobs.c.group_id)
 _SHOWN = ("exit_code", "signal", "reason", "text", "run_ms", "cpu_ms", "max_rss")
+MOST_SHOWN = 20  # of the jobs that one waits for
 _TIMES = ("submitted_ms", "queued_ms", "started_ms", "ended_ms")
 
 
@@ -68,6 +70,8 @@ def job_wire(row: Any, spec: Mapping[str, Any], array: Any, verdicts: Verdicts) 
         **{name: getattr(row, name) for name in _TIMES},
         "array": None if counts is None else {"count": array.count, **{s: getattr(array, s) for s in STATES}},
         "unservable": verdicts.unservable(row.group_key) if waits else None,
+        "waits": verdicts.waits(row.group_key) if waits else None,
+        "waits_for": [],
     }
 
 
@@ -75,6 +79,7 @@ def get_job(connection: Connection, job: str, verdicts: Verdicts) -> Wire:
     row, spec = _find(connection, job)
     array = _array(connection, row.id) if row.tasks else None
     wire = job_wire(row, spec, array, verdicts)
+    _tell_dependencies(connection, [wire])
     if wire["state"] in (JobState.QUEUED, JobState.BLOCKED):
         wire["why"] = verdicts.of_group(row.group_key)
     wire["attempts"] = _attempts(connection, row)
@@ -167,8 +172,24 @@ def list_jobs(connection: Connection, wanted: JobFilter, verdicts: Verdicts) -> 
     found = [
         job_wire(row, specs[(row.id, row.idx)], counters.get(row.id) if row.tasks else None, verdicts) for row in shown
     ]
+    _tell_dependencies(connection, found)
     after = f"{shown[-1].id}.{shown[-1].idx}" if len(rows) > limit else None
     return found, after
+
+
+def _tell_dependencies(connection: Connection, found: Sequence[Wire]) -> None:
+    """What has ended is not waited for any more, and its row is gone."""
+    blocked: dict[int, list[Wire]] = {}
+    for wire in found:
+        if wire["state"] == JobState.BLOCKED:
+            blocked.setdefault(parse_job_id(wire["id"])[0], []).append(wire)
+    if not blocked:
+        return
+    asked = select(dependencies.c.job_id, dependencies.c.on_id).where(dependencies.c.job_id.in_(list(blocked)))
+    for row in connection.execute(asked.order_by(dependencies.c.on_id)):
+        for wire in blocked[row.job_id]:
+            if len(wire["waits_for"]) < MOST_SHOWN:
+                wire["waits_for"].append(job_id(row.on_id, WHOLE))
 
 
 def _conditions(wanted: JobFilter) -> list[Any]:
@@ -336,6 +357,7 @@ def explain_job(connection: Connection, job: str, verdicts: Verdicts) -> Wire:
     row, spec = _find(connection, job)
     array = _array(connection, row.id) if row.tasks else None
     wire = job_wire(row, spec, array, verdicts)
+    _tell_dependencies(connection, [wire])
     listed = verdicts.of_group(row.group_key) if wire["state"] in (JobState.QUEUED, JobState.BLOCKED) else []
     return {
         "job": wire["id"],
@@ -350,17 +372,14 @@ def explain_job(connection: Connection, job: str, verdicts: Verdicts) -> Wire:
 def _sentence(wire: Wire, verdicts: Sequence[Wire]) -> str:
     state = wire["state"]
     if state == JobState.BLOCKED:
-        return "waits for the jobs that it depends on"
+        return "waits for " + (", ".join(wire["waits_for"]) or "the jobs that it depends on")
     if state == JobState.QUEUED:
         if wire["unservable"]:
             return f"no pool can ever run it: {wire['unservable'].get('text', '')}"
         if not verdicts:
             return "waits; no manager has said anything about it yet"
-        best = min(verdicts, key=lambda v: _BEST_FIRST.get(str(v.get("status")), len(_BEST_FIRST)))
+        best = wire["waits"] or verdicts[0]
         return f"waits; {best.get('pool')}: {(best.get('reason') or {}).get('text', '')}"
     if state in (JobState.ASSIGNED, JobState.RUNNING):
         return f"{'is being ended' if wire['cancelling'] else state} on {wire['worker'] or 'workers'}"
     return f"{state}{': ' + wire['text'] if wire['text'] else ''}"
-
-
-_BEST_FIRST = {status: n for n, status in enumerate(("served", "launching", "waiting", "never"))}

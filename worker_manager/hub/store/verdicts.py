@@ -9,11 +9,13 @@ from worker_manager.hub.contract import Wire
 from worker_manager.hub.store.tables import managers
 
 NEVER = "never"
+_TELLING = ("waiting", "launching", "served", "elsewhere")  # why not yet comes before what helps the others
 
 
 class Verdicts:
     def __init__(self, by_group: Mapping[str, list[Wire]]) -> None:
         self._by_group = by_group
+        self._waits: dict[str, Wire | None] = {}  # a page of jobs asks again and again about a few groups
 
     def of_group(self, key: str | None) -> list[Wire]:
         return list(self._by_group.get(key or "", ()))
@@ -25,6 +27,14 @@ class Verdicts:
             reason: Wire = verdicts[0].get("reason") or {}
             return reason
         return None
+
+    def waits(self, key: str | None) -> Wire | None:
+        """What keeps jobs of this group: {pool, status, reason} of the verdict that says most."""
+        if key not in self._waits and key is not None:
+            listed = [verdict for verdict in self.of_group(key) if verdict.get("status") in _TELLING]
+            best = min(listed, key=lambda verdict: _TELLING.index(verdict["status"]), default=None)
+            self._waits[key] = best and {name: best.get(name) for name in ("pool", "status", "reason")}
+        return self._waits[key] if key is not None else None
 
 
 class VerdictBook:

@@ -222,20 +222,31 @@ def list_events(
     newest = int(connection.execute(select(func.coalesce(func.max(events.c.seq), 0))).scalar_one())
     if after == "now":
         return [], str(newest)
-    since = _event_cursor(after)
     limit = max(1, min(limit, 1000))
-    query = select(events).where(events.c.seq > since).order_by(events.c.seq).limit(limit)
+    query = select(events).limit(limit)
     if kind is not None:
         query = query.where(events.c.kind == kind)
     if subject is not None:
         query = query.where(events.c.subject == subject)
-    found = [
-        {"seq": row.seq, "at_ms": row.at_ms, "kind": row.kind, "subject": row.subject, "data": json.loads(row.data)}
-        for row in connection.execute(query)
-    ]
+    if after == "last":
+        rows = connection.execute(query.where(events.c.seq <= newest).order_by(events.c.seq.desc())).all()
+        return [_event_wire(row) for row in reversed(rows)], str(newest)
+    since = _event_cursor(after)
+    rows = connection.execute(query.where(events.c.seq > since).order_by(events.c.seq)).all()
+    found = [_event_wire(row) for row in rows]
     # With a filter, what was passed over need not be looked at again.
     last = found[-1]["seq"] if len(found) == limit else max(newest, since)
     return found, str(last)
+
+
+def _event_wire(row: Any) -> Wire:
+    return {
+        "seq": row.seq,
+        "at_ms": row.at_ms,
+        "kind": row.kind,
+        "subject": row.subject,
+        "data": json.loads(row.data),
+    }
 
 
 def _event_cursor(after: str | None) -> int:

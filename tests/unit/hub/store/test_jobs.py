@@ -208,3 +208,24 @@ def test_the_job_says_why_it_waits(house: House) -> None:
     served = {**never, "pool": "q", "status": "served"}
     house.store.publish("m", {"pools": [{"pool": "p"}], "verdicts": [never, served]}).result()
     assert house.store.get_job("j1")["unservable"] is None
+
+
+def test_a_list_says_what_keeps_each_job(house: House) -> None:
+    house.submit(job())
+    [waiting] = house.submit(job())
+    [after_both] = house.submit(job(depends_on=after("j1", waiting)))
+    key = house.store.backlog()["groups"][0]["key"]
+    told = [
+        {"group": key, "pool": pool, "status": status, "jobs": 1, "reason": {"code": "c", "text": pool}}
+        for pool, status in (("p", "launching"), ("q", "waiting"), ("r", "never"))
+    ]
+    house.store.publish("m", {"pools": [], "verdicts": told}).result()
+    shown = {one["id"]: one for one in house.store.list_jobs(JobFilter())[0]}
+    assert shown[waiting]["waits"] == {"pool": "q", "status": "waiting", "reason": {"code": "c", "text": "q"}}
+    assert (shown[after_both]["waits"], shown[after_both]["waits_for"]) == (None, ["j1", waiting])
+    assert house.store.explain_job(after_both)["text"] == f"waits for j1, {waiting}"
+    house.worker("w", cpus=1)
+    house.end("w", *house.taken("w"))
+    assert house.store.get_job(after_both)["waits_for"] == [waiting]
+    house.store.publish("m", {"pools": [], "verdicts": told[2:]}).result()
+    assert house.store.get_job(waiting)["waits"] is None

@@ -182,6 +182,8 @@ def test_events_are_one_sequence_that_can_be_resumed(house: House) -> None:
     assert [e["seq"] for e in everything] == list(range(1, len(everything) + 1))
     assert house.store.list_events(after=end)[0] == []
     assert house.store.list_events(after="now") == ([], end)
+    assert house.store.list_events(after="last", limit=2) == (everything[-2:], end)
+    assert house.store.list_events(after="last", kind="job.ended")[0] == house.store.list_events(kind="job.ended")[0]
     assert [e["subject"] for e in house.store.list_events(kind="job.ended")[0]] == ["j1"]
     with pytest.raises(Invalid):
         house.store.list_events(after="x")
