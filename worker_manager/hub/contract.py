@@ -56,7 +56,7 @@ class Settings:
     lost_cap: int = 5  # times that a job may lose its worker
     prefetch_ms: int = 500  # measured work that may wait on a worker, for each slot
     prefetch_jobs: int = 256
-    recall_ms: int = 2_000  # unstarted for this long while another worker is free: called back
+    soon_ms: int = 100  # unstarted jobs that start later than this are called back while another worker is free
     retention_ms: int = 30 * 86_400_000
     max_groups: int = 10_000
     max_pending_writes: int = 10_000
@@ -196,7 +196,16 @@ class HubStore(Protocol):
     def close(self) -> None: ...
 
     def sweep(self) -> "Future[Swept]":
-        """Once a second or so: leases that ended, prefetched jobs to recall, commands that expired."""
+        """Once a second or so: leases that ended, commands that expired. Tells how many jobs were called back since."""
+        ...
+
+    def holds_ahead(self) -> bool:
+        """From memory: some worker holds jobs for which it has no room yet."""
+        ...
+
+    def recall(self) -> "Future[None]":
+        """A few times a second while one does: what stands behind jobs that take longer than expected is called back
+        when anybody has room. A worker that gets room finds the rest by itself, in its own commit."""
         ...
 
     def purge(self, limit: int = 1000) -> "Future[Purged]":

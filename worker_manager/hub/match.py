@@ -2,7 +2,9 @@
 
 First what fits into its free room: by priority, then by age. Then prefetch: jobs that wait on the worker itself, so
 that a slot that falls free need not wait for a round trip. Prefetched work is limited to half a second of *measured*
-run time for each slot; jobs whose run time nobody has measured are never prefetched: long ones would hide on a worker.
+run time for each slot that falls free soon; jobs whose run time nobody has measured are never prefetched: long ones
+would hide on a worker. And prefetch overtakes nobody: once a job that could run there has to wait for room, nothing
+that comes after it is prefetched.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,7 +28,15 @@ class Candidate:
     oldest: int
     owner: str = ""
     queue: str = "default"
-    run_us: int | None = None  # measured, in microseconds
+    run_us: int | None = None  # what the last of its jobs that was looked at is guessed to take; None: nothing known
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One job from the head of a group's queue."""
+
+    asks: Shape
+    run_us: int | None = None  # a cautious guess; None: unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +56,19 @@ class Room:
     free: Shape
     serves: Serves = Serves()
     unstarted: int = 0  # jobs assigned and not started
-    unstarted_us: int = 0  # their measured work
+    unstarted_us: int = 0  # the work of those of them whose run time is known and short
     left: int | None = None  # jobs that it may still take before it exits
+    turns: Shape | None = None  # what falls free soon: its shape without the jobs that take long; None: all of it
+    closed: bool = False  # somebody waits for its room: no prefetch
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    prefetch_us: int = 500_000  # for each slot
+    prefetch_us: int = 500_000  # for each slot; a job that is guessed to take longer is a long one
     prefetch_jobs: int = 256  # 0: none
+    share: int = 1  # workers that prefetch from the same queue now
+    late_us: int = 200_000  # so much longer than guessed, and a job counts as long: reports take a while to arrive
+    soon_us: int = 100_000  # an unstarted job that starts within this is not called back: that takes as long
     batch_jobs: int = 256  # of one group at a time
     look_through: int = 256  # jobs of a mixed group that are looked at one by one
 
@@ -87,8 +102,11 @@ def look(room: Room, candidate: Candidate, limits: Limits) -> Look | None:
     if room.left is not None:
         most = min(most, room.left)
     count = how_many(candidate.asks, room.free, most)
-    if count < most:
-        count += prefetchable(room, candidate, limits, most - count, starting=count)
+    if count < most and _may_wait(candidate.asks, room, limits):
+        inside = holding(room, Waiting(candidate.asks, candidate.run_us or 0), count, limits)
+        ahead = prefetchable(inside, Waiting(candidate.asks, candidate.run_us or 1), limits, most - count)
+        ahead = min(ahead, -(-(candidate.waiting - count) // limits.share))
+        count += ahead if candidate.run_us is not None else min(1, ahead)  # unknown: the first of them tells
     if count:
         return Look(candidate.group, count)
     if most and candidate.floor != candidate.asks and not fits(candidate.floor, room.free):
@@ -96,43 +114,64 @@ def look(room: Room, candidate: Candidate, limits: Limits) -> Look | None:
     return None
 
 
-def prefetchable(room: Room, candidate: Candidate, limits: Limits, most: int, starting: int = 0) -> int:
-    """How many jobs of this group may wait on the worker, beyond those that have room."""
-    if candidate.run_us is None or most <= 0:
-        return 0
-    slots = how_many(candidate.asks, room.shape, limits.batch_jobs)
-    if not slots:
-        return 0
-    run_us = max(1, candidate.run_us)
-    waiting_us = room.unstarted_us + starting * run_us
-    by_time = (limits.prefetch_us * slots - waiting_us) // run_us
-    by_count = limits.prefetch_jobs - room.unstarted - starting
-    return max(0, min(most, by_time, by_count))
+def _may_wait(asks: Shape, room: Room, limits: Limits) -> bool:
+    return bool(limits.prefetch_jobs) and not room.closed and not fits(asks, room.shape)
 
 
-def take(room: Room, candidate: Candidate, shapes: Sequence[Shape], limits: Limits) -> tuple[list[int], Room]:
+def prefetchable(room: Room, job: Waiting, limits: Limits, most: int) -> int:
+    """How many such jobs may wait on the worker, beyond what stands on it."""
+    if job.run_us is None or job.run_us > limits.prefetch_us or most <= 0 or room.closed:
+        return 0
+    slots = how_many(job.asks, room.shape if room.turns is None else room.turns, limits.batch_jobs)
+    run_us = max(1, job.run_us)
+    by_time = (limits.prefetch_us * slots - room.unstarted_us) // run_us
+    return max(0, min(most, by_time, limits.prefetch_jobs - room.unstarted))
+
+
+def take(room: Room, jobs: Sequence[Waiting], limits: Limits) -> tuple[list[int], Room]:
     """Which of these jobs (by index, in queue order) go there, and the room that is left."""
     taken: list[int] = []
-    for first, shape, count in _runs(shapes):
+    for first, job, count in _runs(jobs):
         most = count if room.left is None else min(count, room.left)
-        inside = how_many(shape, room.free, most)
+        inside = how_many(job.asks, room.free, most)
+        room = holding(room, job, inside, limits)
         extra = 0
-        if inside < most and not fits(shape, room.shape):
-            extra = prefetchable(room, candidate, limits, most - inside, starting=inside)
-        number = inside + extra
-        if number:
-            taken += range(first, first + number)
-            room = holding(room, shape, number, candidate.run_us)
+        if inside < most and _may_wait(job.asks, room, limits):
+            extra = prefetchable(room, job, limits, most - inside)
+            room = holding(room, job, extra, limits)
+        taken += range(first, first + inside + extra)
+        if inside + extra < most and not fits(job.asks, room.shape):
+            room = replace(room, closed=True)
     return taken, room
 
 
-def holding(room: Room, shape: Shape, number: int, run_us: int | None) -> Room:
+def passed_by(room: Room, candidate: Candidate, taken: int) -> Room:
+    """After this group had its turn: what could run here and was not taken waits for room."""
+    if room.closed or taken >= candidate.waiting or fits(candidate.floor, room.shape):
+        return room
+    if not room.serves.admits(candidate.owner, candidate.queue):
+        return room
+    return replace(room, closed=True)
+
+
+def is_long(run_us: int | None, limits: Limits, so_far_us: int = 0) -> bool:
+    """Nobody should wait behind it."""
+    return run_us is None or run_us > limits.prefetch_us or so_far_us > run_us + limits.late_us
+
+
+def holding(room: Room, job: Waiting, number: int, limits: Limits) -> Room:
+    """The room with so many more of such jobs on it."""
+    if not number:
+        return room
+    long = is_long(job.run_us, limits)
+    turns = room.shape if room.turns is None else room.turns
     return replace(
         room,
-        free=room.free.less(shape, number),
+        free=room.free.less(job.asks, number),
         unstarted=room.unstarted + number,
-        unstarted_us=room.unstarted_us + number * (run_us or 0),
+        unstarted_us=room.unstarted_us + (0 if long else number * (job.run_us or 0)),
         left=None if room.left is None else room.left - number,
+        turns=turns.less(job.asks, number) if long else turns,
     )
 
 
@@ -141,10 +180,15 @@ def has_room(free: Shape) -> bool:
     return free.cpus > 0
 
 
-def _runs(shapes: Sequence[Shape]) -> Iterable[tuple[int, Shape, int]]:
-    """Runs of equal shapes: (index of the first, the shape, how many)."""
+def is_overfull(free: Shape) -> bool:
+    """More was given than there is room for: some of it waits on the worker."""
+    return min(free.cpus, free.memory, free.gpus, free.disk, *(count for _, count in free.custom)) < 0
+
+
+def _runs(jobs: Sequence[Waiting]) -> Iterable[tuple[int, Waiting, int]]:
+    """Runs of equal jobs: (index of the first, the job, how many)."""
     first = 0
-    for index in range(1, len(shapes) + 1):
-        if index == len(shapes) or shapes[index] is not shapes[first]:
-            yield first, shapes[first], index - first
+    for index in range(1, len(jobs) + 1):
+        if index == len(jobs) or (jobs[index] is not jobs[first] and jobs[index] != jobs[first]):
+            yield first, jobs[first], index - first
             first = index

@@ -10,8 +10,10 @@ from worker_manager.hub.match import (
     Look,
     Room,
     Serves,
+    Waiting,
     in_order,
     look,
+    passed_by,
     prefetchable,
     tag_sets,
     take,
@@ -34,20 +36,57 @@ def group(asks: Shape = ONE, waiting: int = 100, **changed: object) -> Candidate
 
 
 def test_free_room_is_filled_and_no_more_while_the_run_time_is_unknown() -> None:
-    assert look(room(), group(), LIMITS) == Look(1, 2)
+    assert take(room(), [Waiting(ONE)] * 3, LIMITS)[0] == [0, 1]
 
 
 def test_prefetch_is_half_a_second_for_each_slot() -> None:
     full = room(free=Shape(cpus=0, memory=8 * GIB))
-    assert prefetchable(full, group(run_us=100_000), LIMITS, 1000) == 10
-    assert prefetchable(full, group(run_us=600_000_000), LIMITS, 1000) == 0
-    assert prefetchable(full, group(run_us=None), LIMITS, 1000) == 0
-    assert prefetchable(full, group(run_us=1), LIMITS, 1000) == 256
+    assert prefetchable(full, Waiting(ONE, 100_000), LIMITS, 1000) == 10
+    assert prefetchable(full, Waiting(ONE, 600_000_000), LIMITS, 1000) == 0
+    assert prefetchable(full, Waiting(ONE, None), LIMITS, 1000) == 0
+    assert prefetchable(full, Waiting(ONE, 1), LIMITS, 1000) == 256
 
 
 def test_what_waits_already_counts_against_it() -> None:
     full = room(free=Shape(cpus=0, memory=8 * GIB), unstarted=4, unstarted_us=400_000)
-    assert prefetchable(full, group(run_us=100_000), LIMITS, 1000) == 6
+    assert prefetchable(full, Waiting(ONE, 100_000), LIMITS, 1000) == 6
+
+
+def test_slots_that_do_not_fall_free_soon_are_no_turns() -> None:
+    """One of two slots is held by a job that takes long: half as much may wait, and with both held nothing."""
+    held = room(free=Shape(cpus=0, memory=8 * GIB), turns=Shape(cpus=1000, memory=8 * GIB))
+    assert prefetchable(held, Waiting(ONE, 100_000), LIMITS, 1000) == 5
+    assert prefetchable(replace(held, turns=Shape(cpus=0)), Waiting(ONE, 1), LIMITS, 1000) == 0
+
+
+def test_nothing_waits_behind_a_job_that_nobody_measured() -> None:
+    """It stands at the head of the queue: it gets the room, and what comes after it stays where others can take it."""
+    jobs = [Waiting(ONE, None), *[Waiting(ONE, 1000)] * 20]
+    taken, after = take(room(1), jobs, LIMITS)
+    assert (taken, after.closed) == ([0], True)
+
+
+def test_prefetch_overtakes_nobody() -> None:
+    """The job that must wait for room comes first, so the quick ones behind it may not keep it from getting any."""
+    full = room(1, free=Shape(cpus=0, memory=8 * GIB))
+    taken, after = take(full, [Waiting(ONE, None), Waiting(ONE, 1000)], LIMITS)
+    assert (taken, after.closed) == ([], True)
+    passed = passed_by(full, group(priority=5, waiting=1), 0)
+    assert look(passed, group(run_us=1000), LIMITS) is None
+    too_big = passed_by(full, group(Shape(cpus=64_000), waiting=1), 0)
+    assert look(too_big, group(run_us=1000), LIMITS) is not None, "it can never run here"
+
+
+def test_of_an_unknown_group_one_job_more_is_looked_at() -> None:
+    assert look(room(), group(), LIMITS) == Look(1, 3)
+    assert look(room(), group(), NO_PREFETCH) == Look(1, 2)
+    assert look(room(), group(run_us=600_000), LIMITS) == Look(1, 2), "known to take long: none"
+
+
+def test_those_that_prefetch_together_share() -> None:
+    quick = group(waiting=100, run_us=1000)
+    assert look(room(), quick, replace(LIMITS, share=4)) == Look(1, 2 + 25)
+    assert look(room(), quick, LIMITS) == Look(1, 100)
 
 
 def test_another_owner_or_queue_is_not_served() -> None:
@@ -59,7 +98,7 @@ def test_another_owner_or_queue_is_not_served() -> None:
 
 def test_a_worker_near_its_last_run_takes_no_more_than_it_may() -> None:
     assert look(room(8, left=3), group(run_us=1), LIMITS) == Look(1, 3)
-    taken, after = take(room(8, left=3), group(run_us=1), [ONE] * 8, LIMITS)
+    taken, after = take(room(8, left=3), [Waiting(ONE, 1)] * 8, LIMITS)
     assert (len(taken), after.left) == (3, 0)
 
 
@@ -67,7 +106,8 @@ def test_a_mixed_group_is_looked_through_when_only_its_smaller_jobs_fit() -> Non
     big, small = Shape(cpus=64_000), Shape(cpus=1000)
     mixed = group(big, 500, floor=small)
     assert look(room(), mixed, LIMITS) == Look(1, LIMITS.look_through)
-    taken, after = take(room(), mixed, [big, small, big, small, small], NO_PREFETCH)
+    jobs = [Waiting(shape) for shape in (big, small, big, small, small)]
+    taken, after = take(room(), jobs, NO_PREFETCH)
     assert taken == [1, 3]
     assert after.free.cpus == 0
 
@@ -105,10 +145,12 @@ haves = st.builds(
 )
 
 
+guesses = st.none() | st.integers(1, 2_000_000)
+
+
 @given(haves, st.lists(shapes, min_size=1, max_size=12))
 def test_without_prefetch_nothing_is_ever_overcommitted(has: Shape, asked: list[Shape]) -> None:
-    candidate = Candidate(1, asked[0], asked[0], len(asked), 0, 0, run_us=1000)
-    taken, after = take(Room(has, has), candidate, asked, NO_PREFETCH)
+    taken, after = take(Room(has, has), [Waiting(shape, 1000) for shape in asked], NO_PREFETCH)
     assert taken == sorted(set(taken))
     free = has
     for index in taken:
@@ -117,25 +159,28 @@ def test_without_prefetch_nothing_is_ever_overcommitted(has: Shape, asked: list[
     assert after.free == free
 
 
-@given(haves, shapes, st.integers(1, 400), st.none() | st.integers(1, 2_000_000))
-def test_prefetched_work_keeps_its_bounds(has: Shape, asks: Shape, waiting: int, run_us: int | None) -> None:
-    candidate = Candidate(1, asks, asks, waiting, 0, 0, run_us=run_us)
-    taken, after = take(Room(has, has), candidate, [asks] * waiting, LIMITS)
-    inside, _ = take(Room(has, has), candidate, [asks] * waiting, NO_PREFETCH)
-    extra = len(taken) - len(inside)
-    if run_us is None or fits(asks, has):
-        assert extra == 0
-    elif extra:
-        assert after.unstarted <= LIMITS.prefetch_jobs
-        assert extra * run_us <= LIMITS.prefetch_us * max(1, len(inside))
-
-
-@given(haves, shapes, st.integers(1, 400))
-def test_what_is_looked_at_is_what_is_taken_from_a_uniform_group(has: Shape, asks: Shape, waiting: int) -> None:
-    candidate = Candidate(1, asks, asks, waiting, 0, 0, run_us=3000)
-    wanted = look(Room(has, has), candidate, LIMITS)
-    if wanted is None:
-        assert fits(asks, has)
+@given(haves, shapes, st.lists(guesses, min_size=1, max_size=300))
+def test_prefetched_work_keeps_its_bounds(has: Shape, asks: Shape, guessed: list[int | None]) -> None:
+    jobs = [Waiting(asks, run_us) for run_us in guessed]
+    taken, after = take(Room(has, has), jobs, LIMITS)
+    inside, _ = take(Room(has, has), jobs, NO_PREFETCH)
+    assert taken[: len(inside)] == inside
+    extra = [guessed[index] for index in taken[len(inside) :]]
+    if fits(asks, has):
+        assert not extra
     else:
-        taken, _ = take(Room(has, has), candidate, [asks] * wanted.jobs, LIMITS)
-        assert len(taken) == wanted.jobs
+        assert taken == list(range(len(taken))), "nobody is overtaken"
+    assert None not in extra
+    quick = sum(1 for index in inside if (guessed[index] or LIMITS.prefetch_us + 1) <= LIMITS.prefetch_us)
+    assert sum(run_us or 0 for run_us in extra) <= LIMITS.prefetch_us * quick
+    assert not extra or after.unstarted <= LIMITS.prefetch_jobs
+
+
+@given(haves, shapes, st.integers(1, 400), st.none() | st.integers(1, 600_000))
+def test_a_look_is_never_wider_than_it_must_be(has: Shape, asks: Shape, waiting: int, run_us: int | None) -> None:
+    """Of a uniform group all that is looked at is taken, and no more would be; but for one when nothing is known."""
+    candidate = Candidate(1, asks, asks, waiting, 0, 0, run_us=run_us)
+    most, _ = take(Room(has, has), [Waiting(asks, run_us)] * min(waiting, LIMITS.batch_jobs), LIMITS)
+    wanted = look(Room(has, has), candidate, LIMITS)
+    looked = 0 if wanted is None else wanted.jobs
+    assert len(most) <= looked <= len(most) + (run_us is None)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from worker_manager.hub.chores import retention, segments, sweep
+from worker_manager.hub.chores import recall, retention, segments, sweep
 from worker_manager.hub.services import Services
 
 log = logging.getLogger("worker_manager.hub")
@@ -24,6 +24,7 @@ class Chore:
 
 CHORES = (
     Chore("sweep", sweep.EVERY_S, sweep.run_once),
+    Chore("recall", recall.EVERY_S, recall.run_once),
     Chore("retention", retention.EVERY_S, retention.run_once),
     Chore("segments", segments.EVERY_S, segments.run_once),
 )

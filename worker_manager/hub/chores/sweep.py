@@ -1,4 +1,4 @@
-"""Leases that ended, unstarted jobs to call back, commands that expired, drains overdue: one commit a second."""
+"""Leases that ended, commands that expired: one commit a second."""
 
 import logging
 

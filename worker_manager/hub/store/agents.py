@@ -19,6 +19,7 @@ from worker_manager.hub.store.fleet import (
     NAMES,
     Worker,
     active_jobs,
+    limits_of,
     load,
     load_of,
     save,
@@ -34,10 +35,6 @@ from worker_manager.hub.store.values import dump, parse_job_id, serves_text, sha
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", re.ASCII)
 _INTENT = select(intents).where(intents.c.token_sha256 == bindparam("hash"))
 _TOKEN = select(tokens).where(tokens.c.sha256 == bindparam("hash"))
-
-
-def limits_of(settings: Settings) -> Limits:
-    return Limits(prefetch_us=settings.prefetch_ms * 1000, prefetch_jobs=settings.prefetch_jobs)
 
 
 # ---------------------------------------------------------------- register

@@ -1,4 +1,4 @@
-"""What only time changes: leases that end, prefetched jobs that wait too long, retention."""
+"""What only time changes: leases that end, commands that expire, retention."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,13 +9,11 @@ from worker.protocol import JobState, WorkerState
 from worker_manager.hub.contract import Purged, Swept
 from worker_manager.hub.states import WorkerEvent
 from worker_manager.hub.store.agents import bury_worker, revive
-from worker_manager.hub.store.fleet import active_jobs, load, load_of, notify, save, settle
+from worker_manager.hub.store.fleet import active_jobs, load, load_of, save, settle
 from worker_manager.hub.store.grouping import forget_old_groups
-from worker_manager.hub.store.moves import COLUMNS, Moves
+from worker_manager.hub.store.moves import Moves
 from worker_manager.hub.store.operating import expire_commands
 from worker_manager.hub.store.tables import (
-    HUNGRY_SQL,
-    ON_WORKER_SQL,
     WHOLE,
     arrays,
     attempts,
@@ -35,13 +33,6 @@ _SILENT = select(workers.c.id).where(
     workers.c.state.in_((WorkerState.READY, WorkerState.DRAINING)), workers.c.seen_ms < bindparam("before")
 )
 _BACK = select(workers.c.id).where(workers.c.state == WorkerState.LOST, workers.c.seen_ms >= bindparam("since"))
-_ANY_HUNGRY = select(workers.c.id).where(HUNGRY_SQL, workers.c.assigned == 0).limit(1)
-_WAITING_LONG = (
-    select(*COLUMNS)
-    .where(ON_WORKER_SQL, jobs.c.state == JobState.ASSIGNED, jobs.c.assigned_ms < bindparam("before"))
-    .limit(256)
-)
-_RECALLED = select(notices.c.id, notices.c.idx, notices.c.epoch).where(notices.c.kind == "recall")
 
 
 def sweep(moves: Moves, seen: Mapping[str, int], acks: Mapping[str, int], booted_ms: int) -> Swept:
@@ -55,11 +46,10 @@ def sweep(moves: Moves, seen: Mapping[str, int], acks: Mapping[str, int], booted
         )
     _welcome_back(moves, seen)
     lost = _end_leases(moves, booted_ms)
-    recalled = _recall(moves)
     expired = expire_commands(moves)
     forget_old_groups(moves.batch)
     moves.flush()
-    return Swept(tuple(lost), recalled, expired)
+    return Swept(tuple(lost), 0, expired)
 
 
 def _welcome_back(moves: Moves, seen: Mapping[str, int]) -> None:
@@ -87,24 +77,6 @@ def _end_leases(moves: Moves, booted_ms: int) -> list[str]:
         settle(moves, worker, load_of(moves, worker, []))
         save(moves, worker)
     return list(names)
-
-
-def _recall(moves: Moves) -> int:
-    """While a worker without anything to do is there, ask for jobs back that wait on another for too long."""
-    if not moves.settings.recall_ms or moves.connection.execute(_ANY_HUNGRY).first() is None:
-        return 0
-    before = moves.batch.now - moves.settings.recall_ms
-    rows = moves.connection.execute(_WAITING_LONG, {"before": before}).all()
-    if not rows:
-        return 0
-    asked = {tuple(row) for row in moves.connection.execute(_RECALLED)}
-    rows = [row for row in rows if (row.id, row.idx, row.epoch) not in asked]
-    for name in sorted({row.worker for row in rows}):
-        worker = load(moves, name)
-        if worker is not None and worker.state in (WorkerState.READY, WorkerState.DRAINING):
-            notify(moves, worker, "recall", [row for row in rows if row.worker == name], "others-are-free")
-            save(moves, worker)
-    return len(rows)
 
 
 # ---------------------------------------------------------------- retention

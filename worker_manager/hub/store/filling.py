@@ -4,14 +4,14 @@ It happens where room appears or jobs do: in the report that frees a slot, in th
 commit that put something into the queue.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import bindparam, func, insert, select, update
 
 from worker.protocol import JobState
-from worker_manager.hub.match import Candidate, Limits, Look, Room, in_order, look, tag_sets, take
+from worker_manager.hub.match import Candidate, Limits, Look, Room, Waiting, in_order, look, passed_by, tag_sets, take
 from worker_manager.hub.store.fleet import Load, Worker, active_jobs, load, load_of, save, settle, tell
 from worker_manager.hub.store.moves import COLUMNS, JobRow, Moves
 from worker_manager.hub.store.tables import (
@@ -42,7 +42,6 @@ _CANDIDATES = (
         groups.c.oldest,
         groups.c.owner,
         groups.c.queue,
-        groups.c.run_us,
     )
     .where(
         QUEUED_SQL,
@@ -88,16 +87,23 @@ _PARENT = (
 
 
 def fill(moves: Moves, worker: Worker, load: Load, limits: Limits) -> int:
-    """Give it what it can take. Returns how many jobs. The caller settles and saves the worker."""
+    """Give it what it can take. Returns how many jobs. The caller settles and saves the worker.
+
+    While this commit has jobs that other workers with free room may not have seen, nothing is prefetched: it is first
+    shared among all at the commit's end, and who was cut short here is fed again after that.
+    """
     if not worker.accepts:
         return 0
     moves.groups.flush()
+    if limits.prefetch_jobs and moves.batch.unshared:
+        moves.batch.cut_short.add(worker.id)
+        limits = replace(limits, prefetch_jobs=0)
     given = skip = 0
     for page in PAGES:
         candidates = _candidates(moves, load.room, limits, page, skip)
         for candidate in in_order(candidates):
-            wanted = look(load.room, candidate, limits)
-            number = 0 if wanted is None else _give(moves, worker, load, candidate, wanted, limits)
+            number = _offer(moves, worker, load, candidate, limits)
+            load.room = passed_by(load.room, candidate, number)
             given += number
             skip += number < candidate.waiting  # an exhausted group is not on the next page's way any more
         if len(candidates) < page or _full(load.room, limits):
@@ -105,10 +111,21 @@ def fill(moves: Moves, worker: Worker, load: Load, limits: Limits) -> int:
     return given
 
 
+def _offer(moves: Moves, worker: Worker, load: Load, candidate: Candidate, limits: Limits) -> int:
+    """How many of this group it took."""
+    wanted = look(load.room, candidate, limits)
+    number = 0 if wanted is None else _give(moves, worker, load, candidate, wanted, limits)
+    head_us = moves.runtimes.head_us(candidate.group)
+    if number and candidate.run_us is None and head_us is not None:  # the first look taught how long they run
+        rest = replace(candidate, waiting=candidate.waiting - number, run_us=head_us)
+        number += _offer(moves, worker, load, rest, limits)
+    return number
+
+
 def _full(room: Room, limits: Limits) -> bool:
     if room.left == 0:
         return True
-    return room.free.cpus <= 0 and (not limits.prefetch_jobs or room.unstarted >= limits.prefetch_jobs)
+    return room.free.cpus <= 0 and (room.closed or room.unstarted >= limits.prefetch_jobs)
 
 
 def _candidates(moves: Moves, room: Room, limits: Limits, page: int, skip: int) -> list[Candidate]:
@@ -136,7 +153,7 @@ def _candidates(moves: Moves, room: Room, limits: Limits, page: int, skip: int) 
             oldest=row.oldest or 0,
             owner=row.owner,
             queue=row.queue,
-            run_us=row.run_us,
+            run_us=moves.runtimes.head_us(row.id),
         )
         for row in rows
     ]
@@ -144,8 +161,10 @@ def _candidates(moves: Moves, room: Room, limits: Limits, page: int, skip: int) 
 
 def _give(moves: Moves, worker: Worker, load: Load, candidate: Candidate, wanted: Look, limits: Limits) -> int:
     rows = _queue_head(moves, candidate.group, wanted.jobs)
-    shapes = [moves.book.shape(moves.connection, row.shape_id) for row, _ in rows]
-    taken, room = take(load.room, candidate, shapes, limits)
+    jobs_ahead = _as_waiting(moves, [row for row, _ in rows])
+    taken, room = take(load.room, jobs_ahead, limits)
+    if jobs_ahead:
+        moves.runtimes.looked(candidate.group, jobs_ahead[-1].run_us)
     if not taken:
         return 0
     seq = tell(moves, worker)
@@ -161,6 +180,20 @@ def _give(moves: Moves, worker: Worker, load: Load, candidate: Candidate, wanted
     moves.tally(JobState.ASSIGNED, len(taken))
     moves.groups.flush()
     return len(taken)
+
+
+def _as_waiting(moves: Moves, rows: Sequence[JobRow]) -> list[Waiting]:
+    """Equal ones are one object, which `take` sees at a glance."""
+    known: dict[tuple[int, int | None], Waiting] = {}
+    found = []
+    for row in rows:
+        alike = (row.shape_id, row.program)
+        job = known.get(alike)
+        if job is None:
+            shape = moves.book.shape(moves.connection, row.shape_id)
+            job = known[alike] = Waiting(shape, moves.runtimes.guess_us(row.program))
+        found.append(job)
+    return found
 
 
 def _queue_head(moves: Moves, group: int, most: int) -> list[tuple[JobRow, int | None]]:
@@ -209,6 +242,7 @@ def _open_tasks(moves: Moves, worker: Worker, seq: int, opened: Sequence[tuple[J
                 "place": ON_WORKER,
                 "group_id": row.group_id,
                 "shape_id": row.shape_id,
+                "program": row.program,
                 "spec": None,
                 "tasks": None,
                 "retries": row.retries,
@@ -243,6 +277,7 @@ def _open_tasks(moves: Moves, worker: Worker, seq: int, opened: Sequence[tuple[J
 
 # ---------------------------------------------------------------- the round after new work
 
+_ANYTHING_WAITS = select(groups.c.id).where(QUEUED_SQL).limit(1)
 _CLASSES = select(workers.c.free, workers.c.serves).where(HUNGRY_SQL).group_by(workers.c.free, workers.c.serves)
 _OF_CLASS = (
     select(workers.c.id)
@@ -253,12 +288,21 @@ _OF_CLASS = (
 )
 
 
-def feed_hungry(moves: Moves, limits: Limits) -> int:
+def feed_hungry(moves: Moves, limits: Limits, cut_short: Collection[str] = ()) -> int:
     """Jobs came, or room did: fill the free room of every worker that has some, the busiest first (so that idle ones
-    may go), and prefetch only when no free room is left to fill."""
+    may go). Only when no free room is left to fill, the workers fed and those cut short prefetch, each its share."""
+    fed, given = _share(moves, replace(limits, prefetch_jobs=0))
+    hungry_no_more = sorted({*fed, *cut_short})
+    for done, name in enumerate(hungry_no_more):
+        if moves.connection.execute(_ANYTHING_WAITS).first() is None:
+            break
+        given += feed(moves, name, replace(limits, share=len(hungry_no_more) - done))
+    return given
+
+
+def _share(moves: Moves, within_room: Limits) -> tuple[list[str], int]:
     given = 0
     fed: list[str] = []
-    within_room = replace(limits, prefetch_jobs=0)
     for of_free, of_serves in moves.connection.execute(_CLASSES).all():
         misses = 0
         while misses < MISSES:
@@ -275,9 +319,7 @@ def feed_hungry(moves: Moves, limits: Limits) -> int:
                     break
             if not names:
                 break
-    for name in fed:
-        given += feed(moves, name, limits)
-    return given
+    return fed, given
 
 
 def feed(moves: Moves, name: str, limits: Limits) -> int:

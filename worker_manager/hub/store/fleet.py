@@ -5,15 +5,16 @@ counted up and down, so it cannot drift.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import bindparam, insert, select, update
 
 from worker.protocol import JobState, Shape, WorkerState
-from worker_manager.hub.contract import worker_topic
-from worker_manager.hub.match import Room, has_room
+from worker_manager.hub.contract import Settings, worker_topic
+from worker_manager.hub.match import Limits, Room, has_room, is_long, is_overfull
 from worker_manager.hub.store.moves import COLUMNS, JobRow, Moves
 from worker_manager.hub.store.tables import (
     ON_WORKER_SQL,
@@ -148,22 +149,52 @@ class Load:
 
 def load_of(moves: Moves, worker: Worker, rows: Sequence[JobRow]) -> Load:
     by_shape: dict[int, int] = {}
+    long: dict[int, int] = {}
     running = assigned = unstarted_us = 0
+    limits = limits_of(moves.settings)
     for row in rows:
         by_shape[row.shape_id] = by_shape.get(row.shape_id, 0) + 1
+        so_far_us = 0
         if row.state == JobState.RUNNING:
             running += 1
+            run_us = moves.runtimes.usual_us(row.program)
+            so_far_us = (moves.batch.now - (row.started_ms or moves.batch.now)) * 1000
         else:
             assigned += 1
-            unstarted_us += row.run_us or 0
-    free = worker.shape
-    for number, count in by_shape.items():
-        free = free.less(moves.book.shape(moves.connection, number), count)
-    if free.walltime is not None:
-        free = replace(free, walltime=max(0, free.walltime - (moves.batch.now - worker.ready_ms)))
+            run_us = moves.runtimes.guess_us(row.program)
+        if is_long(run_us, limits, so_far_us):
+            long[row.shape_id] = long.get(row.shape_id, 0) + 1
+        elif row.state != JobState.RUNNING:
+            unstarted_us += run_us or 0
+    shape = worker.shape
+    if shape.walltime is not None:
+        shape = replace(shape, walltime=max(0, shape.walltime - (moves.batch.now - worker.ready_ms)))
     left = None if worker.max_runs is None else max(0, worker.max_runs - worker.runs - running - assigned)
-    room = Room(worker.shape, free, serves_of(worker.serves), assigned, unstarted_us, left)
+    room = Room(
+        shape,
+        _without(moves, shape, by_shape),
+        serves_of(worker.serves),
+        assigned,
+        unstarted_us,
+        left,
+        _without(moves, shape, long),
+    )
     return Load(room, running, assigned)
+
+
+def _without(moves: Moves, shape: Shape, by_shape: Mapping[int, int]) -> Shape:
+    for number, count in by_shape.items():
+        shape = shape.less(moves.book.shape(moves.connection, number), count)
+    return shape
+
+
+@lru_cache
+def limits_of(settings: Settings) -> Limits:
+    return Limits(
+        prefetch_us=settings.prefetch_ms * 1000,
+        prefetch_jobs=settings.prefetch_jobs,
+        soon_us=settings.soon_ms * 1000,
+    )
 
 
 def settle(moves: Moves, worker: Worker, load: Load) -> None:
@@ -181,3 +212,5 @@ def settle(moves: Moves, worker: Worker, load: Load) -> None:
         worker.idle_since = None
     hungry = worker.accepts and has_room(worker.free) and (load.room.left is None or load.room.left > 0)
     worker.hungry = int(hungry)
+    moves.batch.hungry |= hungry
+    moves.batch.ahead[worker.id] = load.assigned > 0 and is_overfull(load.room.free)

@@ -12,6 +12,7 @@ from sqlalchemy import bindparam, delete, insert, select, update
 
 from worker.protocol import JobState
 from worker_manager.hub.contract import Settings, job_topic
+from worker_manager.hub.runtimes import RunTimes
 from worker_manager.hub.states import Budgets, Change, JobEvent, job_step
 from worker_manager.hub.store.arrays import ArrayDeltas
 from worker_manager.hub.store.grouping import Groups, ShapeBook
@@ -40,6 +41,7 @@ COLUMNS = (
     jobs.c.place,
     jobs.c.group_id,
     jobs.c.shape_id,
+    jobs.c.program,
     jobs.c.tasks,
     jobs.c.retries,
     jobs.c.tries,
@@ -100,10 +102,11 @@ _UNBLOCK = update(jobs).where(*_THIS).values(blockers=jobs.c.blockers - bindpara
 class Moves:
     """One operation's changes to jobs."""
 
-    def __init__(self, batch: Batch, book: ShapeBook, settings: Settings) -> None:
+    def __init__(self, batch: Batch, book: ShapeBook, settings: Settings, runtimes: RunTimes) -> None:
         self.batch = batch
         self.connection = batch.connection
         self.book = book
+        self.runtimes = runtimes
         self.settings = settings
         self.groups = Groups(batch, book, settings.max_groups)
         self.arrays = ArrayDeltas(batch)
@@ -181,6 +184,8 @@ class Moves:
     def _leave(self, row: JobRow, measured: int | None = None) -> None:
         """Take it out of the counters of the state that it is in."""
         self._count(row, row.state, -1)
+        if measured is not None:
+            self.runtimes.ran(row.program, measured)
         if measured is not None and row.group_id is not None:
             delta = self.groups.delta(row.group_id)
             delta.runs += 1

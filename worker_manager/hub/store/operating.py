@@ -11,15 +11,16 @@ from worker.protocol import WorkerState
 from worker_manager.hub.contract import CordonOrder, Wire, manager_topic
 from worker_manager.hub.refusals import Conflict, Invalid, NotFound
 from worker_manager.hub.states import WorkerEvent, worker_step
-from worker_manager.hub.store.agents import bury_worker, limits_of
+from worker_manager.hub.store.agents import bury_worker
 from worker_manager.hub.store.filling import fill
-from worker_manager.hub.store.fleet import Worker, active_jobs, load, load_of, save, settle, tell
+from worker_manager.hub.store.fleet import Worker, active_jobs, limits_of, load, load_of, save, settle, tell
 from worker_manager.hub.store.moves import Moves
 from worker_manager.hub.store.tables import commands, intents, managers, tokens
 from worker_manager.hub.store.values import dump
 
 COMMAND_MS = 600_000
 DRAIN_MS = 3_600_000
+DECISIONS_KEPT = 100  # of each manager, for `explain`; all of them are events as well
 SCOPES = ("read", "submit", "worker", "manager", "operator")
 
 
@@ -214,10 +215,11 @@ def published_pools(moves: Moves) -> list[tuple[str, set[str]]]:
 
 
 def publish(moves: Moves, manager: str, report: Mapping[str, Any]) -> None:
-    kept = {name: report.get(name) or [] for name in ("pools", "verdicts", "decisions")}
+    kept = {name: report.get(name) or [] for name in ("pools", "verdicts")}
     before = moves.connection.execute(select(managers.c.report).where(managers.c.name == manager)).scalar()
-    if before is not None and not kept["decisions"]:
-        kept["decisions"] = json.loads(before).get("decisions", [])
+    known = json.loads(before).get("decisions", []) if before is not None else []
+    decisions = _not_told_before(report.get("decisions") or [], known)
+    kept["decisions"] = [*known, *decisions][-DECISIONS_KEPT:]
     values = {"report": dump(kept), "seen_ms": moves.batch.now}
     if before is None:
         moves.connection.execute(insert(managers), {"name": manager, **values})
@@ -225,9 +227,15 @@ def publish(moves: Moves, manager: str, report: Mapping[str, Any]) -> None:
         moves.connection.execute(update(managers).where(managers.c.name == manager).values(**values))
     for result in report.get("results") or ():
         _record_result(moves, manager, result)
-    for decision in report.get("decisions") or ():
+    for decision in decisions:
         if isinstance(decision, Mapping):
             moves.event("decision", str(decision.get("pool", ""))[:64], manager=manager, decision=dict(decision))
+
+
+def _not_told_before(decisions: Sequence[Any], known: Sequence[Any]) -> Sequence[Any]:
+    """A manager tells its decisions in order, and again when it did not hear that they came."""
+    last = known[-1] if known else None
+    return decisions[decisions.index(last) + 1 :] if last in decisions else decisions
 
 
 _RESULT = (

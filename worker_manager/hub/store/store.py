@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,13 +36,16 @@ from worker_manager.hub.contract import (
     Wire,
 )
 from worker_manager.hub.refusals import Overloaded
+from worker_manager.hub.runtimes import RunTimes
 from worker_manager.hub.store import agents, chores, launching, operating, reading, schema, submitting, views
 from worker_manager.hub.store.engine import reading_engine, translated, writing_engine
 from worker_manager.hub.store.filling import feed_hungry
+from worker_manager.hub.store.fleet import limits_of
 from worker_manager.hub.store.grouping import ShapeBook
 from worker_manager.hub.store.meta import raise_number, read_number
 from worker_manager.hub.store.moves import Moves
-from worker_manager.hub.store.tables import commands, events, tallies, tokens
+from worker_manager.hub.store.recalling import notice_long_runs, recall
+from worker_manager.hub.store.tables import commands, events, tallies, tokens, workers
 from worker_manager.hub.store.values import dump
 from worker_manager.hub.store.verdicts import VerdictBook
 from worker_manager.hub.store.writer import Batch, GroupWriter
@@ -51,6 +55,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 FILE = "hub.sqlite"
 _TALLY = update(tallies).where(tallies.c.state == bindparam("of")).values(count=tallies.c.count + bindparam("by"))
+_HOLDERS = select(workers.c.id).where(workers.c.assigned > 0)
 _PENDING = select(commands.c.manager).where(commands.c.state == "pending").distinct()
 
 
@@ -65,7 +70,8 @@ class Store:
         self._writes = writes
         self._book = ShapeBook()
         self._verdicts = VerdictBook()
-        self._limits = agents.limits_of(settings)
+        self._runtimes = RunTimes()
+        self._limits = limits_of(settings)
         self._lock = threading.Lock()
         self._seen: dict[str, int] = {}
         self._acks: dict[str, int] = {}
@@ -74,6 +80,8 @@ class Store:
         with reads.connect() as connection:
             self._version = read_number(connection, "backlog_version")
             self._commanded = set(connection.execute(_PENDING).scalars())
+            self._ahead = set(connection.execute(_HOLDERS).scalars())  # workers that hold more than they have room for
+        self._recalled = 0  # since the last sweep
         self._writer = GroupWriter(writes, where, clock, self._finish, self._book.clear, settings.max_pending_writes)
 
     @classmethod
@@ -93,7 +101,10 @@ class Store:
     # ------------------------------------------------------------ the two ways in
 
     def _write(self, act: Callable[[Moves], T]) -> "Future[T]":
-        return self._writer.submit(lambda batch: act(Moves(batch, self._book, self.settings)))
+        return self._writer.submit(lambda batch: act(self._moves(batch)))
+
+    def _moves(self, batch: Batch) -> Moves:
+        return Moves(batch, self._book, self.settings, self._runtimes)
 
     def _read(self, ask: Callable[[Connection], T]) -> T:
         try:
@@ -105,9 +116,15 @@ class Store:
             raise translated(error, self._where) from error
 
     def _finish(self, batch: Batch) -> None:
-        """The last words of a commit: hungry workers are fed, then the books are closed."""
+        """The last words of a commit: work and workers are brought together, then the books are closed."""
         if batch.new_work:
-            self._feed(batch)
+            self._place(batch, lambda moves: feed_hungry(moves, self._limits, batch.cut_short))
+        if batch.hungry and (holders := self._holders(batch)):
+            asked = self._place(batch, lambda moves: recall(moves, holders))
+            batch.on_commit.append(lambda: self._count_recalled(asked))
+        if batch.ahead:
+            holders = self._holders(batch)
+            batch.on_commit.append(lambda: setattr(self, "_ahead", holders))
         if batch.tallies:
             _count_states(batch)
         if batch.events:
@@ -119,24 +136,33 @@ class Store:
             batch.topics.add(BACKLOG)
             batch.on_commit.append(lambda: setattr(self, "_version", version))
 
-    def _feed(self, batch: Batch) -> None:
+    def _place(self, batch: Batch, act: Callable[[Moves], int]) -> int:
         """A mistake in the matching must not keep results from being stored: it is undone and told."""
-        batch.connection.exec_driver_sql("SAVEPOINT feed")
+        batch.connection.exec_driver_sql("SAVEPOINT place")
         round_of = Batch(batch.connection, batch.now)
+        number = 0
         try:
-            moves = Moves(round_of, self._book, self.settings)
-            feed_hungry(moves, self._limits)
+            moves = self._moves(round_of)
+            number = act(moves)
             moves.flush()
         except DBAPIError:
             raise
         except Exception:
             log.exception("giving jobs to workers failed")
             self.feed_failures += 1
-            batch.connection.exec_driver_sql("ROLLBACK TO feed")
+            batch.connection.exec_driver_sql("ROLLBACK TO place")
             self._book.clear()
         else:
             batch.take(round_of)
-        batch.connection.exec_driver_sql("RELEASE feed")
+        batch.connection.exec_driver_sql("RELEASE place")
+        return number
+
+    def _holders(self, batch: Batch) -> set[str]:
+        """Workers that hold jobs for which they have no room yet."""
+        return (self._ahead - batch.ahead.keys()) | {name for name, ahead in batch.ahead.items() if ahead}
+
+    def _count_recalled(self, number: int) -> None:
+        self._recalled += number
 
     # ------------------------------------------------------------ life
 
@@ -163,7 +189,18 @@ class Store:
     def _swept(self, moves: Moves, seen: Mapping[str, int], acks: Mapping[str, int]) -> Swept:
         found = chores.sweep(moves, seen, acks, self._booted_ms)
         self._recount_commands(moves)
-        return found
+        recalled, self._recalled = self._recalled, 0
+        return replace(found, recalled=recalled)
+
+    def holds_ahead(self) -> bool:
+        return bool(self._ahead)
+
+    def recall(self) -> "Future[None]":
+        def act(moves: Moves) -> None:
+            notice_long_runs(moves)
+            moves.batch.hungry = True  # the commit's last words look whether anybody is
+
+        return self._write(act)
 
     def purge(self, limit: int = 1000) -> "Future[Purged]":
         return self._write(lambda moves: chores.purge(moves, limit))

@@ -9,6 +9,7 @@ from sqlalchemy import bindparam, insert, select, update
 from worker.protocol import JobState, WorkerState
 from worker_manager.hub.contract import Dependency, NewJob, Wire
 from worker_manager.hub.refusals import Forbidden, IdempotencyMismatch, Invalid, NotFound
+from worker_manager.hub.runtimes import program_of
 from worker_manager.hub.store.fleet import load, notify, save
 from worker_manager.hub.store.meta import take_numbers
 from worker_manager.hub.store.moves import COLUMNS, ONE, JobRow, Moves
@@ -183,6 +184,7 @@ def _row(moves: Moves, owner: str, job: NewJob, number: int, blockers: int) -> d
         "place": NOWHERE if blockers else IN_QUEUE,
         "group_id": group,
         "shape_id": moves.book.id_of(moves.connection, job.shape),
+        "program": program_of(owner, job.name, job.command),
         "spec": dump(spec),
         "tasks": job.array,
         "retries": job.retries,

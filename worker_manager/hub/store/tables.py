@@ -104,6 +104,7 @@ jobs = Table(
     Column("cpu_ms", BigInteger),
     Column("max_rss", BigInteger),
     Column("output", BigInteger),
+    Column("program", BigInteger),  # runtimes.program_of; None: from before there was one
     Index("jobs_queue", "group_id", text("priority DESC"), "id", "idx", **_only("place = 1")),
     Index("jobs_active", "worker", **_only("place = 2")),
     Index("jobs_failed", "id", **_only("state = 'failed'")),

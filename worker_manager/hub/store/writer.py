@@ -28,15 +28,25 @@ BATCH = 256  # operations in one commit, so that none waits long
 class Batch:
     """One commit: its connection and instant, and what becomes true with it."""
 
-    def __init__(self, connection: Connection, now: int) -> None:
+    def __init__(self, connection: Connection, now: int, before: "Batch | None" = None) -> None:
+        """`before`: what the operations before this one did in the same commit."""
         self.connection = connection
         self.now = now
+        self._work_before = before is not None and before.new_work
         self.topics: set[str] = set()
         self.on_commit: list[Callable[[], None]] = []
         self.backlog_changed = False
-        self.new_work = False  # jobs entered the queue, or a worker has room
+        self.new_work: bool = False  # jobs entered the queue, or a worker has room
+        self.cut_short: set[str] = set()  # workers that may prefetch once the new work is shared
+        self.hungry = False  # a worker has room that nothing fills
+        self.ahead: dict[str, bool] = {}  # worker → it holds more than it has room for
         self.tallies: dict[str, int] = {}
         self.events: list[dict[str, Any]] = []
+
+    @property
+    def unshared(self) -> bool:
+        """Work came in this commit that not every worker with room has been offered."""
+        return self.new_work or self._work_before
 
     def take(self, part: "Batch") -> None:
         """What one operation did, now that it stands."""
@@ -44,6 +54,9 @@ class Batch:
         self.on_commit += part.on_commit
         self.backlog_changed |= part.backlog_changed
         self.new_work |= part.new_work
+        self.cut_short |= part.cut_short
+        self.hungry |= part.hungry
+        self.ahead.update(part.ahead)
         self.events += part.events
         for state, count in part.tallies.items():
             self.tallies[state] = self.tallies.get(state, 0) + count
@@ -153,7 +166,7 @@ class GroupWriter:
 
     def _attempt(self, batch: Batch, op: Operation) -> tuple[Any, BaseException | None]:
         """Run one operation; on failure, undo what it did to the database and to the batch."""
-        mine = Batch(batch.connection, batch.now)
+        mine = Batch(batch.connection, batch.now, batch)
         batch.connection.exec_driver_sql("SAVEPOINT op")
         try:
             value = op(mine)

@@ -186,27 +186,6 @@ def test_an_agent_that_drains_gets_nothing_more_and_no_plan_undoes_it(house: Hou
     assert house.poll("w")["drain"]["reason"]["code"] == "agent"
 
 
-def test_measured_short_jobs_are_prefetched_and_called_back_for_an_idle_worker(house: House) -> None:
-    house.submit(*[job() for _ in range(10)])
-    house.worker("w", cpus=1)
-    house.end("w", ("j1", 1))  # measured: 5 ms
-    taken = house.taken("w")
-    assert len(taken) == 9
-    house.start("w", taken[0])
-    assert house.group_counts() == [8]
-    house.worker("v", cpus=1)
-    assert house.taken("v") == []
-    house.clock.advance(3_000)
-    assert house.store.sweep().result().recalled == 8
-    assert house.store.sweep().result().recalled == 0
-    recalled = house.poll("w")["recall"]
-    assert len(recalled) == 8
-    back = [{"job": r["job"], "epoch": r["epoch"], "outcome": "returned"} for r in recalled[5:]]
-    house.report("w", results=back)
-    assert len(house.taken("v")) > 0
-    assert house.store.get_job("j10")["losses"] == 0
-
-
 def test_a_worker_takes_what_fits_what_it_really_has(house: House) -> None:
     house.submit(job(shape=Shape(cpus=1000, memory=2**40)), job(shape=Shape(gpus=1)), job(shape=Shape(tags=("x",))))
     house.worker("w")
