@@ -3,7 +3,9 @@
 In this order, which breaks ties toward having workers: call back what drains, launch, drain, end.
 """
 
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from worker_manager.clock import Clock
@@ -17,7 +19,7 @@ from worker_manager.control.pool import ManagedPool, Reach
 from worker_manager.control.reconcile import Reconciler, foreseen
 from worker_manager.policy.derive import derive
 from worker_manager.policy.facts import BacklogFact, Sights
-from worker_manager.policy.model import Drain, End, Launch, Plan, Snapshot, Undrain
+from worker_manager.policy.model import Drain, End, Launch, Plan, PoolPlan, Snapshot, Undrain
 from worker_manager.sources.base import Observation, Source
 
 KEEP_MS = 30 * 86_400_000  # decisions and closed intents
@@ -39,16 +41,21 @@ class Applier:
         self._reconciler = Reconciler(manager, ledger, source, clock, reach)
         self.source_changed_at = -1  # by us, by the clock that never jumps: what it said before is out of date
         self.next_force: int | None = None
+        self._open = Counter[str]()  # intents, by pool, as the last snapshot counts them
+        self._drained = Counter[str]()
+        self._undrained = Counter[str]()
         self._purged_at: int | None = None
 
     # ------------------------------------------------------------ before the plan
 
-    def record(self) -> None:
-        """What an earlier manager left open, and what calls have come to."""
+    def record(self) -> bool:
+        """What an earlier manager left open, and what calls have come to. Whether a launch has come to anything: a plan
+        from before does not know it."""
         self.launches.settle()
-        self.launches.harvest()
+        came = self.launches.harvest()
         self.orders.harvest()
         self.ends.harvest()
+        return came
 
     def bring_together(
         self, pools: Pools, news: Mapping[str, Sights], sights: Mapping[str, Sights], backlog: BacklogFact
@@ -62,7 +69,9 @@ class Applier:
 
     def snapshot(self, pools: Pools, sights: Mapping[str, Sights], backlog: BacklogFact) -> Snapshot:
         settings = [pool.settings for pool in pools.values()]
-        return derive(self._clock.now_ms(), settings, self._ledger.memory(), sights, backlog)
+        memory = self._ledger.memory()
+        self._open = Counter(intent.pool for intent in memory.intents)
+        return derive(self._clock.now_ms(), settings, memory, sights, backlog)
 
     def foreseen(self, pools: Pools, sights: Mapping[str, Sights], backlog: BacklogFact) -> Snapshot:
         """The snapshot of a tick of which nothing comes."""
@@ -75,21 +84,31 @@ class Applier:
     def apply(
         self, plan: Plan, snapshot: Snapshot, told: Observation, told_anew: bool, pools: Pools, lanes: Lanes
     ) -> bool:
-        """False when the source wants us to observe and plan again."""
+        """False when there is reason to observe and plan again soon: the source wants it, or a launch is over already,
+        and what came of it, a refusal perhaps, is new to the plan."""
         views = {view.id: view for view in snapshot.workers}
         self.orders.carry_out(told.commands, views, pools, lanes, told_anew)
         self.next_force = self.orders.force_what_is_due(views, pools, lanes)
         undrains = [action for action in plan.actions if isinstance(action, Undrain)]
         drains = [action for action in plan.actions if isinstance(action, Drain)]
         ends = [action for action in plan.actions if isinstance(action, End)]
-        self.ends.undrain(undrains)
+        self._undrained = self.ends.undrain(undrains)
         agreed = self._launch(plan, snapshot, pools, lanes)
-        self.ends.drain(drains)
+        self._drained = self.ends.drain(drains)
         self.ends.end(ends, views, pools, lanes)
         if undrains or drains or ends:
             self._source_changed()
         self._purge()
         return agreed
+
+    def as_it_is_now(self, plan: Plan) -> Plan:
+        """For people: the plan with each pool's counts as they are after what was done, not as they were before."""
+        opened = Counter(intent.pool for intent in self._ledger.memory().intents)
+        opened.subtract(self._open)
+        lines = [
+            after(line, opened[line.pool], self._drained[line.pool], self._undrained[line.pool]) for line in plan.pools
+        ]
+        return replace(plan, pools=tuple(lines))
 
     def under_way(self) -> list[Call[Any]]:
         return [*self.launches.under_way(), *self.ends.under_way()]
@@ -107,8 +126,7 @@ class Applier:
         if not drafts:
             return True
         agreed = self.launches.carry_out(drafts, plan.backlog_version, lanes)
-        self.launches.harvest()
-        return agreed
+        return not self.launches.harvest() and agreed
 
     def _source_changed(self) -> None:
         self.source_changed_at = self._clock.boot_ms()
@@ -120,3 +138,18 @@ class Applier:
             now = self._clock.now_ms()
             with self._ledger.write() as write:
                 write.purge(now - KEEP_MS, now - KEEP_FAILURES_MS)
+
+
+def after(line: PoolPlan, opened: int, drained: int, undrained: int) -> PoolPlan:
+    """A pool's line after a tick that opened so many intents more than it closed: a worker that was just asked for is
+    requested, and nothing of it is observed yet."""
+    turned = undrained - drained
+    return replace(
+        line,
+        requested=max(0, line.requested + opened),
+        ready=line.ready + turned,
+        idle=line.idle + turned,
+        draining=line.draining - turned,
+        launch=min(line.launch, max(0, opened)),
+        drain=drained,
+    )

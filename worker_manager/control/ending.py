@@ -5,6 +5,7 @@ that moment is left alone; a worker that has registered is cordoned first. So a 
 can end nothing that works.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -50,9 +51,10 @@ class Ends:
 
     # ------------------------------------------------------------ cordons
 
-    def undrain(self, actions: Sequence[Undrain]) -> None:
+    def undrain(self, actions: Sequence[Undrain]) -> Counter[str]:
+        """How many work again, by pool."""
         if not actions:
-            return
+            return Counter()
         try:
             back = set(self._source.uncordon([action.worker for action in actions]))
             why = ""
@@ -62,10 +64,12 @@ class Ends:
             for action in actions:
                 done = action.worker in back
                 self._say(write, action, "undrain", "works again" if done else "not undrained", why)
+        return Counter(action.pool for action in actions if action.worker in back)
 
-    def drain(self, actions: Sequence[Drain]) -> None:
+    def drain(self, actions: Sequence[Drain]) -> Counter[str]:
+        """How many drain now, by pool."""
         if not actions:
-            return
+            return Counter()
         cordons = [
             Cordon(action.worker, action.only_if_idle, action.reason.to_wire(), action.deadline) for action in actions
         ]
@@ -78,6 +82,7 @@ class Ends:
                 self._say(write, action, "drain", outcome, why or ("" if action.worker in done else "busy, or gone"))
             for pool in {action.pool for action in actions if action.worker in done}:
                 write.pool(pool, last_drain_at=now)
+        return Counter(action.pool for action in actions if action.worker in done)
 
     def _cordoned(self, cordons: Sequence[Cordon]) -> tuple[Mapping[str, int | None], str]:
         try:

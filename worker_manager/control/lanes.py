@@ -48,6 +48,12 @@ class Call(Generic[T]):
         taken = self._clock.boot_ms() - self._begun_at
         return taken if taken > self._limit_ms else 0
 
+    def overdue_at(self) -> int | None:
+        """When it will have taken too long, by the clock that never jumps; None where that is over, or not known."""
+        if self._begun_at is None or self.over or self.overdue_ms():
+            return None
+        return self._begun_at + self._limit_ms + 1
+
     def run(self) -> None:
         self._begun_at = self._clock.boot_ms()
         try:

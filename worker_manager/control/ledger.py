@@ -184,6 +184,11 @@ class Ledger:
         newest = select(schema.decisions.c.id).order_by(schema.decisions.c.id.desc()).limit(1)
         return next((row.id for row in self._rows(newest)), 0)
 
+    def reported(self) -> int:
+        """The newest decision that the source has heard of."""
+        found = self._rows(select(schema.marks.c.value).where(schema.marks.c.name == schema.REPORTED))
+        return found[0].value if found else 0
+
     def closed(self, worker: str) -> str | None:
         """Why an intent was closed; None while it is open or unknown."""
         row = self._rows(select(schema.intents.c.closed_why).where(schema.intents.c.id == worker))

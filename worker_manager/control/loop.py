@@ -108,10 +108,10 @@ class Manager:
         agreed = self._applier.apply(plan, snapshot, told.observation, anew, self._pools, self._lanes)
         if settle:
             self._wait_for(self._applier.under_way())
-        self._applier.record()
+        came = self._applier.record()
         self._publish(plan, settle)
         self.last_plan = plan
-        self._next_tick = self._due(plan, agreed)
+        self._next_tick = self._due(plan, agreed and not came)
         return plan
 
     def _bring_together(
@@ -133,13 +133,17 @@ class Manager:
         return decide(self._applier.foreseen(self._pools, sights, told.observation.backlog))
 
     def _observe(self, settle: bool) -> tuple[Told, dict[str, Sights]]:
-        with_workers = {intent.pool for intent in self._ledger.memory().intents}
-        for name, pool in self._pools.items():
-            self._listings.refresh(pool, self._lanes[name], name in with_workers, now_please=settle)
+        self._list(settle)
         if settle:
             self._wait_for(self._listings.under_way())
         news = self._listings.harvest(self._pools)
         return self._told(), news
+
+    def _list(self, now_please: bool = False) -> None:
+        """Begins the listings that are due."""
+        with_workers = {intent.pool for intent in self._ledger.memory().intents}
+        for name, pool in self._pools.items():
+            self._listings.refresh(pool, self._lanes[name], name in with_workers, now_please)
 
     def _told(self) -> Told:
         """The source's newest word; asked anew when we have changed something there since."""
@@ -152,7 +156,7 @@ class Manager:
         return Told(observation, self._clock.boot_ms(), self._told_last + 1)
 
     def _publish(self, plan: Plan, settle: bool) -> None:
-        self._publisher.publish(plan)
+        self._publisher.publish(self._applier.as_it_is_now(plan), bool(self._applier.launches.under_way()))
         if settle:
             self._wait_for(self._publisher.under_way())
             self._publisher.harvest()
@@ -164,6 +168,8 @@ class Manager:
         dues += [boot + due - now for due in (plan.next_due, self._applier.next_force) if due is not None]
         listing = self._listings.next_at(self._lanes)
         dues += [listing] if listing is not None else []
+        calls = (*self._applier.under_way(), *self._listings.under_way())
+        dues += [overdue for call in calls if (overdue := call.overdue_at()) is not None]
         dues += [] if agreed else [boot + SOON_MS]
         return max(min(dues), boot + min(SOON_MS, self._tick_ms))
 
@@ -204,6 +210,8 @@ class Manager:
         with self._leading(stand_by) as keeper:
             self._watcher = Watcher(self._source, self._clock, self._wake.set)
             self._watcher.start()
+            self._take_new_pools()
+            self._list()  # beside the source's first word, so that the first plan knows the workers
             try:
                 while not self._stopping.is_set():
                     if keeper.lost is not None:

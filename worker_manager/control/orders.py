@@ -8,6 +8,7 @@ from worker_manager.control.ending import Ending, Ends, spoken
 from worker_manager.control.lanes import Call, Lane
 from worker_manager.control.ledger import Ledger
 from worker_manager.control.pool import ManagedPool
+from worker_manager.control.writer import Writer
 from worker_manager.policy.model import WorkerView
 from worker_manager.policy.reasons import Reason, because
 from worker_manager.sources.base import Command
@@ -74,12 +75,10 @@ class Orders:
             if not result.published or result.id in self._repeat
         ]
 
-    def heard(self, results: Sequence[Mapping[str, Any]]) -> None:
+    def heard(self, write: Writer, results: Sequence[Mapping[str, Any]]) -> None:
         names = [result["command"] for result in results]
-        if names:
-            with self._ledger.write() as write:
-                write.results_published(names)
-            self._repeat -= set(names)
+        write.results_published(names)
+        self._repeat -= set(names)
 
     # ------------------------------------------------------------ one of each kind
 

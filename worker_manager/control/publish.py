@@ -4,18 +4,20 @@ Never in the way of acting: one report is under way at a time, and what came up 
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 from worker_manager.clock import Clock
 from worker_manager.control.lanes import Call, Lane
-from worker_manager.control.ledger import Ledger
+from worker_manager.control.ledger import Ledger, StoreBusy
 from worker_manager.control.orders import Orders
 from worker_manager.policy.model import Action, Launch, Plan, PoolPlan, Verdict
 from worker_manager.policy.reasons import Reason
 from worker_manager.sources.base import Source
 
-PAUSE_MS = 500  # numbers that count down change at every tick: nobody reads faster
+PAUSE_MS = 100  # between two reports: nobody reads faster
+SHARE = 10  # reports take at most this part of the time: large ones are made more rarely
 SOON_MS = 50  # while one is under way
 AGAIN_MS = 15_000  # an unchanged report is repeated, so that the source knows that we live
 DECISIONS_AT_ONCE = 500
@@ -29,60 +31,87 @@ class Publisher:
         self._clock = clock
         self._lane = lane
         self._orders = orders
-        self._call: Call[None] | None = None
+        self._call: Call[int] | None = None
         self._sent: dict[str, Any] = {}
         self._plan: Plan | None = None
-        self._held = False
+        self._since: int | None = None  # when the oldest plan came up that was not sent yet
+        self._held_until: int | None = None
         self._heard: dict[str, Any] = {}
         self._sent_at: int | None = None
+        self._took = 0  # ms, the last report, from its making to the source's answer
         self._decision: int | None = None  # the newest that the source has
 
-    def publish(self, plan: Plan) -> None:
+    def publish(self, plan: Plan, launching: bool = False) -> None:
+        """While a launch is under way a report waits a little, for it is not to cost the new worker any time; most
+        often it then tells at once what the launch has come to."""
+        now = self._clock.boot_ms()
+        self._since = now if self._since is None else self._since
         self._plan = plan
-        self.flush()
+        if launching and now - self._since < PAUSE_MS:
+            self._held_until = self._since + PAUSE_MS
+        else:
+            self.flush()
 
     def flush(self) -> None:
         """Sends what there is to say, unless something was said a moment ago."""
         self.harvest()
-        self._held = self._call is not None or self._since_last() < PAUSE_MS
-        if self._plan is None or self._held:
+        now = self._clock.boot_ms()
+        self._held_until = self._pause(now)
+        if self._plan is None or self._held_until is not None:
             return
+        self._since = None
         plans = {
             "pools": [pool_wire(pool) for pool in self._plan.pools],
             "verdicts": [verdict_wire(verdict) for verdict in self._plan.verdicts],
         }
         report = {**plans, "decisions": self._new_decisions(), "results": self._orders.results()}
         news = bool(report["decisions"] or report["results"]) or plans != self._heard
-        if news or self._since_last() >= AGAIN_MS:
-            self._sent, self._sent_at = report, self._clock.boot_ms()
-            self._call = self._lane.start("a report", lambda: self._source.publish(report), CALL_LIMIT_MS)
+        if news or self._sent_at is None or now - self._sent_at >= AGAIN_MS:
+            self._sent, self._sent_at = report, now
+            self._call = self._lane.start("a report", lambda: self._send(report, now), CALL_LIMIT_MS)
             self.harvest()
+            if len(report["decisions"]) == DECISIONS_AT_ONCE:
+                self._held_until = now + PAUSE_MS  # there may be more
 
     def next_at(self) -> int | None:
         """When to flush what was held back, by the clock that never jumps."""
-        return self._clock.boot_ms() + max(SOON_MS, PAUSE_MS - self._since_last()) if self._held else None
+        return self._held_until
 
     def harvest(self) -> None:
-        """What the source has heard is not sent again."""
+        """What the source has heard is not sent again, not even by the next manager."""
         if self._call is None or not self._call.over:
             return
-        heard, self._call = self._call.error is None, None
-        if heard:
-            self._heard = {name: self._sent[name] for name in ("pools", "verdicts")}
-            if self._sent["decisions"]:
-                self._decision = self._sent["decisions"][-1]["id"]
-            self._orders.heard(self._sent["results"])
+        call, self._call = self._call, None
+        if call.error is not None:
+            return
+        self._took = call.value()
+        self._heard = {name: self._sent[name] for name in ("pools", "verdicts")}
+        decisions, results = self._sent["decisions"], self._sent["results"]
+        if decisions:
+            self._decision = decisions[-1]["id"]
+        if decisions or results:
+            with suppress(StoreBusy), self._ledger.write() as write:  # else it is said twice: no harm
+                write.reported(self._decision or 0)
+                self._orders.heard(write, results)
 
-    def under_way(self) -> list[Call[None]]:
+    def under_way(self) -> list[Call[int]]:
         return [self._call] if self._call is not None else []
 
-    def _new_decisions(self) -> list[dict[str, Any]]:
-        if self._decision is None:  # just started: the source keeps what was said before
-            self._decision = max(0, self._ledger.last_decision() - DECISIONS_AT_ONCE)
-        return list(self._ledger.decisions(self._decision, DECISIONS_AT_ONCE))
+    def _send(self, report: Mapping[str, Any], begun_at: int) -> int:
+        self._source.publish(report)
+        return self._clock.boot_ms() - begun_at
 
-    def _since_last(self) -> int:
-        return AGAIN_MS if self._sent_at is None else self._clock.boot_ms() - self._sent_at
+    def _pause(self, now: int) -> int | None:
+        """Until when nothing more is said, if that is later than now."""
+        if self._call is not None:
+            return now + SOON_MS
+        again = now if self._sent_at is None else self._sent_at + max(PAUSE_MS, SHARE * self._took)
+        return again if again > now else None
+
+    def _new_decisions(self) -> list[dict[str, Any]]:
+        if self._decision is None:
+            self._decision = self._ledger.reported()
+        return list(self._ledger.decisions(self._decision, DECISIONS_AT_ONCE))
 
 
 def pool_wire(pool: PoolPlan) -> dict[str, Any]:

@@ -115,6 +115,15 @@ decisions = Table(
 )
 Index("decisions_by_time", decisions.c.at)
 
+REPORTED = "reported"  # the newest decision that the source has heard of
+
+marks = Table(  # of version 2
+    "marks",
+    tables,
+    Column("name", Text, primary_key=True),
+    Column("value", Integer, nullable=False),
+)
+
 commands = Table(
     "commands",
     tables,
@@ -126,6 +135,14 @@ commands = Table(
 )
 
 APPLICATION_ID = 0x574D4C31  # "WML1": tells a ledger from any other SQLite file
+
+
+def second(connection: Connection) -> None:
+    """What an older ledger has decided, the source has heard."""
+    expand(connection)
+    connection.exec_driver_sql(
+        f"INSERT OR IGNORE INTO marks SELECT '{REPORTED}', max(id) FROM decisions HAVING max(id) IS NOT NULL"  # noqa: S608
+    )
 
 
 def expand(connection: Connection) -> None:
@@ -140,5 +157,5 @@ def expand(connection: Connection) -> None:
 
 
 # MIGRATIONS[n] brings a ledger of version n to n + 1.
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (tables.create_all, expand)
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (tables.create_all, second)
 VERSION = len(MIGRATIONS)

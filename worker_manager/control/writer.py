@@ -126,6 +126,11 @@ class Writer:
         limits = dumps([limit.to_wire() for limit in limited], default=str)
         self._run(insert(schema.decisions).values(reason=why, limited=limits, text=text[:TEXT_KEPT], **row))
 
+    def reported(self, decision: int) -> None:
+        """The source has heard of every decision up to this one."""
+        row = upsert(schema.marks).values(name=schema.REPORTED, value=decision)
+        self._run(row.on_conflict_do_update(index_elements=["name"], set_={"value": decision}))
+
     def command_done(self, command: str, ok: bool, text: str, at: int) -> None:
         row = upsert(schema.commands).values(id=command, ok=int(ok), text=text[:TEXT_KEPT], at=at, published=0)
         self._run(row.on_conflict_do_nothing())

@@ -1,6 +1,7 @@
 """Workers begin: the right number, whatever a backend answers and whenever the manager dies."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from backends.base import RefusalKind
 from backends.memory import Fate, Hang, Lose, Refuse, TimeOut, Unreadable
 from tests.unit.control.world import ASKS, CALL_MS, LAG_MS, SHAPE, Died, World
 from worker_manager.control.launching import CALL_SLACK_MS, share
+from worker_manager.control.loop import SOON_MS
 
 BURIED_AFTER_S = (CALL_MS + CALL_SLACK_MS + LAG_MS) // 1000 + 5
 
@@ -81,6 +83,23 @@ def test_a_refused_launch_is_closed_and_remembered_as_a_failure(world: World) ->
     assert (failure.kind, failure.text, failure.retry_after_ms) == ("capacity", "none left", 7_000)
     assert world.source.open_tokens() == frozenset()
     assert world.outcomes("launch") == ["refused"]
+
+
+@pytest.mark.parametrize("fault", [Refuse(RefusalKind.CAPACITY), TimeOut(executes=False)])
+def test_a_launch_that_came_to_nothing_is_looked_at_again_soon(world: World, fault: object) -> None:
+    """The plan that asked for it cannot know when to look again."""
+    world.manager.reload([replace(world.pool(), list_ms=600_000, list_idle_ms=600_000)])
+    world.tick()
+    assert world.manager._next_tick - world.clock.boot_ms() > SOON_MS
+    world.platform.faults.inject("launch", fault)  # type: ignore[arg-type]
+    world.source.wait("g", ASKS, 1)
+    world.tick()
+    assert world.manager._next_tick - world.clock.boot_ms() <= SOON_MS
+    world.step()
+    plan = world.manager.last_plan
+    assert plan is not None
+    told = [reason.code for reason in plan.pools[0].reasons]
+    assert told[-1] in ("backoff", "enough"), "the failure, or what may exist, is known now"
 
 
 @pytest.mark.parametrize("executes", [True, False])

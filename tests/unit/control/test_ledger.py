@@ -185,10 +185,12 @@ def test_a_ledger_of_the_first_version_is_taken_over(tmp_path: Path, clock: Manu
     ledger.close()
     with sqlite3.connect(ledger.path) as raw:
         raw.execute("ALTER TABLE decisions DROP COLUMN limited")
+        raw.execute("DROP TABLE marks")
         raw.execute("PRAGMA user_version = 1")
     raw.close()
     again = opened(tmp_path, clock)
     assert [decision["limited"] for decision in again.decisions()] == [[]]
+    assert again.reported() == 1, "what it had decided was said by the program of then"
     assert again.memory().pools["p"].history.last_launch_at == now
     with again.write() as write:
         write.decided(now, "p", "launch", "m-2", because("no-backlog"), "launched", limited=[because("no-backlog")])

@@ -219,3 +219,18 @@ def test_the_summary_counts_waits_and_wasted_time(house: House) -> None:
     assert summary["wait_ms"] == {"p50": 4000, "p95": 4000, "max": 4000}
     assert summary["workers"] == {"count": 1, "worker_ms": 10_000, "used_ms": 5000, "wasted_ms": 5000}
     assert summary["jobs"]["succeeded"] == 2
+
+
+def test_decisions_are_events_once_and_the_last_of_them_are_kept_for_explain(house: House) -> None:
+    made = [{"id": number, "at_ms": number, "pool": "p", "action": "launch"} for number in range(1, 131)]
+    pools = [{"pool": "p"}]
+    house.store.publish("m", {"pools": pools, "decisions": made[:3]}).result()
+    house.store.publish("m", {"pools": pools, "decisions": made[:3]}).result()  # its reply was lost
+    house.store.publish("m", {"pools": pools, "decisions": []}).result()
+    house.store.publish("m", {"pools": pools, "decisions": made[1:130]}).result()
+    told, _ = house.store.list_events(None, "decision", None, 1000)
+    assert [event["data"]["decision"]["id"] for event in told] == list(range(1, 131))
+    (shown,) = house.store.explain_pool("p")
+    assert [decision["id"] for decision in shown["decisions"]] == list(range(31, 131))
+    house.store.publish("m", {"pools": pools, "decisions": made[:1]}).result()  # of another ledger
+    assert len(house.store.list_events(None, "decision", None, 1000)[0]) == 131
