@@ -1,4 +1,4 @@
-"""The hub itself: health, metrics, this API's description, and the agent as one file."""
+"""The hub itself: health, metrics, and the agent as one file."""
 
 from starlette.responses import Response
 
@@ -37,13 +37,6 @@ async def metrics(call: SystemCall) -> Response:
     return Response(await hub.read(shown.text), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-async def openapi(call: SystemCall) -> Response:
-    from worker_manager.hub.openapi import document
-    from worker_manager.hub.routes.table import ENDPOINTS as ALL
-
-    return reply(await call.hub.read(document, ALL, call.hub.version))
-
-
 async def info(call: SystemCall) -> Response:
     found = await call.hub.read(call.hub.store.info)
     now_ms = call.hub.clock.now_ms()
@@ -77,7 +70,6 @@ ENDPOINTS = (
         "GET", "/healthz", Need.OPEN, healthz, "200 when the store writes, else 503", reply=replies.Health, vital=True
     ),
     Endpoint("GET", "/metrics", Need.OPEN_ON_LOOPBACK, metrics, "Prometheus text", reply="text/plain"),
-    Endpoint("GET", "/v1/openapi.json", Need.OPEN, openapi, "This document", reply=dict),
     Endpoint("GET", "/v1/worker.pyz", Need.OPEN, worker_file, "The agent as one file", reply="application/zip"),
     Endpoint(
         "GET",

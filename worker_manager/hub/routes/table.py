@@ -2,13 +2,16 @@
 
 from worker_manager.hub.endpoint import Endpoint
 from worker_manager.hub.routes import agents, events, jobs, managers, operators, system, workers
+from worker_manager.hub.routes.description import with_description
 
-ENDPOINTS: tuple[Endpoint, ...] = (
-    *agents.ENDPOINTS,
-    *managers.ENDPOINTS,
-    *jobs.ENDPOINTS,
-    *workers.ENDPOINTS,
-    *events.ENDPOINTS,
-    *operators.ENDPOINTS,
-    *system.ENDPOINTS,
+ENDPOINTS: tuple[Endpoint, ...] = with_description(
+    (
+        *agents.ENDPOINTS,
+        *managers.ENDPOINTS,
+        *jobs.ENDPOINTS,
+        *workers.ENDPOINTS,
+        *events.ENDPOINTS,
+        *operators.ENDPOINTS,
+        *system.ENDPOINTS,
+    )
 )
