@@ -5,6 +5,7 @@ nothing is known, and the agent's word counts. Above the limit there is room for
 keeps.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable
 
 from worker.protocol import Assignment
@@ -16,7 +17,7 @@ AT_MOST = 20_000  # attempts remembered; the oldest go first
 class OutputLimits:
     def __init__(self, at_most: int = AT_MOST) -> None:
         self._at_most = at_most
-        self._limits: dict[tuple[str, int], int] = {}
+        self._limits: OrderedDict[tuple[str, int], int] = OrderedDict()
 
     def learn(self, assignments: Iterable[Assignment]) -> None:
         for one in assignments:
@@ -24,7 +25,7 @@ class OutputLimits:
             if limit is not None:
                 self._limits[one["job"], one["epoch"]] = limit
         while len(self._limits) > self._at_most:
-            del self._limits[next(iter(self._limits))]
+            self._limits.popitem(last=False)
 
     def cut(self, job: str, epoch: int, offset: int, data: bytes) -> bytes:
         """As much of `data` as may be kept."""

@@ -6,6 +6,7 @@ harmless) or IMPOSSIBLE (a mistake in the program). The store asks `job_step` an
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from worker.protocol import JobState, Outcome, WorkerState
 
@@ -97,16 +98,14 @@ JOB: dict[str, dict[JobEvent, Step | None]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Budgets:
+class Budgets(NamedTuple):
     retries: int  # allowed
     tries: int  # retries spent
     losses: int  # spent
     lost_cap: int
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """What an event does to one job."""
 
     to: str

@@ -9,7 +9,8 @@ import pytest
 from worker_manager.hub.logs import Place
 from worker_manager.hub.outputlimits import OutputLimits
 from worker_manager.hub.problems import Problem
-from worker_manager.hub.routes.agents import keep_output
+from worker_manager.hub.routes.agents import _check_result, _is_plain, keep_output
+from worker_manager.hub.wirecheck import Fields
 
 
 class Kept:
@@ -70,3 +71,53 @@ def test_output_that_cannot_be_written_is_asked_for_again() -> None:
         keep(Kept(OSError(28, "No space left on device")), {"job": "j1", "epoch": 1, "offset": 0, "text": "x"})
     assert (refused.value.status, refused.value.code) == (503, "logs-unwritable")
     assert "Retry-After" in refused.value.headers
+
+
+PLAIN = {"job": "j1-2", "epoch": 1, "outcome": "succeeded", "exit_code": 0, "signal": None, "reason": "", "text": ""}
+
+
+def looked_at_closely(result: Any) -> tuple[list[Any], Any]:
+    """What is refused of it, and what becomes of it."""
+    result = dict(result) if isinstance(result, dict) else result
+    fields = Fields({})
+    _check_result(fields, 0, result)
+    return fields.mistakes, result
+
+
+def test_an_ordinary_result_needs_no_closer_look() -> None:
+    whole = {**PLAIN, "started_ms": 5, "run_ms": 1, "cpu_ms": 0, "max_rss": 2**20, "output": 0}
+    for result in (PLAIN, whole, {**whole, "exit_code": None, "signal": 9}, {**PLAIN, "exit_code": -1}):
+        assert _is_plain(result)
+        assert looked_at_closely(result) == ([], result)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"job": "j" * 65},
+        {"job": 7},
+        {"job": "j\0"},
+        {"epoch": -1},
+        {"epoch": True},
+        {"epoch": 2**63},
+        {"outcome": "won"},
+        {"outcome": ["succeeded"]},
+        {"exit_code": "0"},
+        {"exit_code": 2**63},
+        {"signal": -9},
+        {"run_ms": 1.5},
+        {"max_rss": True},
+        {"reason": None},
+        {"reason": "time-limit"},
+        {"text": "\0"},
+        {"text": "x" * 5000},
+    ],
+)
+def test_what_is_refused_or_mended_is_looked_at_closely(odd: dict[str, Any]) -> None:
+    assert not _is_plain({**PLAIN, **odd})
+
+
+def test_what_lacks_a_field_or_is_no_object_is_looked_at_closely() -> None:
+    for name in ("job", "epoch", "outcome", "reason", "text"):
+        assert not _is_plain({key: value for key, value in PLAIN.items() if key != name})
+    assert not _is_plain([PLAIN])

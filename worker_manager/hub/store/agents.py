@@ -200,8 +200,9 @@ def report(moves: Moves, name: str, credential_sha256: str, message: Report, log
     revive(moves, worker)
     active = active_jobs(moves, name)
     mine = {(row.id, row.idx, row.epoch) for row in active.values()} if logs else set()
-    stale = _take_started(moves, active, message.get("started") or [])
-    stale += _take_results(moves, worker, active, message.get("results") or [])
+    results = message.get("results") or []
+    stale = _take_started(moves, active, message.get("started") or [], _told_by_results(results))
+    stale += _take_results(moves, worker, active, results)
     moves.write_jobs()
     index_output(moves, name, logs, mine)
     if message.get("shape"):
@@ -253,9 +254,23 @@ class Running:
         return getattr(self._row, name)
 
 
-def _take_started(moves: Moves, active: Active, started: Sequence[Sequence[Any]]) -> list[list[Any]]:
+def _told_by_results(results: Sequence[Result]) -> set[tuple[Any, Any]]:
+    """Attempts that began and ended since the last report: their results tell both at once. Not those handed back,
+    because what that costs depends on whether they ran."""
+    return {
+        (result.get("job"), result.get("epoch"))
+        for result in results
+        if result.get("started_ms") is not None and result.get("outcome") != Outcome.RETURNED
+    }
+
+
+def _take_started(
+    moves: Moves, active: Active, started: Sequence[Sequence[Any]], told_by_results: set[tuple[Any, Any]]
+) -> list[list[Any]]:
     stale: list[list[Any]] = []
     for job, epoch, started_ms in started:
+        if (job, epoch) in told_by_results:
+            continue
         row = _current(active, job, epoch)
         if row is None:
             stale.append([job, epoch])

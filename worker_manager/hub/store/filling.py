@@ -13,6 +13,7 @@ from sqlalchemy import bindparam, func, insert, select, update
 from worker.protocol import JobState
 from worker_manager.hub.match import Candidate, Limits, Look, Room, Waiting, in_order, look, passed_by, tag_sets, take
 from worker_manager.hub.store.fleet import Load, Worker, active_jobs, load, load_of, save, settle, tell
+from worker_manager.hub.store.many import execute_many
 from worker_manager.hub.store.moves import COLUMNS, JobRow, Moves
 from worker_manager.hub.store.tables import (
     HUNGRY_SQL,
@@ -74,6 +75,7 @@ _ASSIGN = (
         assigned_ms=bindparam("now"),
     )
 )
+_OPEN = insert(jobs)
 _OPENED = update(arrays).where(arrays.c.id == bindparam("array")).values(next_idx=bindparam("to_next"))
 _PARENT = (
     update(jobs)
@@ -215,7 +217,8 @@ def _assign_rows(moves: Moves, worker: Worker, seq: int, rows: Sequence[JobRow])
     if not rows:
         return
     now = moves.batch.now
-    moves.connection.execute(
+    execute_many(
+        moves.connection,
         _ASSIGN,
         [{"job": r.id, "task": r.idx, "to_worker": worker.id, "to_seq": seq, "now": now} for r in rows],
     )
@@ -228,8 +231,9 @@ def _open_tasks(moves: Moves, worker: Worker, seq: int, opened: Sequence[tuple[J
     if not opened:
         return
     now = moves.batch.now
-    moves.connection.execute(
-        insert(jobs),
+    execute_many(
+        moves.connection,
+        _OPEN,
         [
             {
                 "id": row.id,

@@ -16,6 +16,7 @@ from worker_manager.hub.runtimes import RunTimes
 from worker_manager.hub.states import Budgets, Change, JobEvent, job_step
 from worker_manager.hub.store.arrays import ArrayDeltas
 from worker_manager.hub.store.grouping import Groups, ShapeBook
+from worker_manager.hub.store.many import execute_many
 from worker_manager.hub.store.tables import (
     IN_QUEUE,
     NOWHERE,
@@ -110,6 +111,7 @@ class Moves:
         self.settings = settings
         self.groups = Groups(batch, book, settings.max_groups)
         self.arrays = ArrayDeltas(batch)
+        self._counts: dict[tuple[int | None, int | None, str], int] = {}  # (array, group, state) → how many more
         self._ends: list[dict[str, Any]] = []
         self._requeues: list[tuple[JobRow, Change]] = []
         self._starts: list[dict[str, Any]] = []
@@ -196,18 +198,24 @@ class Moves:
         self._count(row, state, 1)
 
     def _count(self, row: JobRow, state: str, by: int) -> None:
-        self.tally(state, by)
-        if row.idx != WHOLE:
-            self.arrays.count(row.id, state, by)
-        number = row.group_id
-        if number is None:
-            return
-        if state == JobState.QUEUED:
-            self.groups.delta(number).queued += by
-        elif state == JobState.ASSIGNED:
-            self.groups.delta(number).unstarted += by
-        elif state == JobState.RUNNING:
-            self.groups.delta(number).running += by
+        alike = (None if row.idx == WHOLE else row.id, row.group_id, state)
+        self._counts[alike] = self._counts.get(alike, 0) + by
+
+    def _enter_counts(self) -> None:
+        """Into the books, once for all jobs that are alike."""
+        counts, self._counts = self._counts, {}
+        for (array, group, state), by in counts.items():
+            self.tally(state, by)
+            if array is not None:
+                self.arrays.count(array, state, by)
+            if group is None:
+                continue
+            if state == JobState.QUEUED:
+                self.groups.delta(group).queued += by
+            elif state == JobState.ASSIGNED:
+                self.groups.delta(group).unstarted += by
+            elif state == JobState.RUNNING:
+                self.groups.delta(group).running += by
 
     def _again(
         self, row: JobRow, change: Change, event: JobEvent, measures: Mapping[str, Any], reason: str, text: str
@@ -286,17 +294,16 @@ class Moves:
         self.groups.flush()
 
     def write_jobs(self) -> None:
-        if self._starts:
-            self.connection.execute(_START, self._starts)
-            self._starts = []
+        execute_many(self.connection, _START, self._starts)
+        self._starts = []
         if self._requeues:
             self._write_requeues()
         if self._attempts:
             self.connection.execute(insert(attempts), self._attempts)
             self._attempts = []
-        if self._ends:
-            self.connection.execute(_END, self._ends)
-            self._ends = []
+        execute_many(self.connection, _END, self._ends)
+        self._ends = []
+        self._enter_counts()
 
     def _write_requeues(self) -> None:
         requeues, self._requeues = self._requeues, []
