@@ -1,36 +1,7 @@
 """A real agent and the real hub."""
 
-import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
-
-import pytest
-
-
-@pytest.fixture
-def join(tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """`join(hub, "--flag", …)`: an agent started by hand; its process."""
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(hub: Any, secret: str, *flags: str) -> "subprocess.Popen[bytes]":
-        token = tmp_path / f"token-{len(started)}"
-        token.write_text(secret)
-        token.chmod(0o600)
-        argv = [sys.executable, "-m", "worker", "--server", hub.url, "--token-file", str(token), "--cpus", "2"]
-        argv += ["--worker-id", "by-hand", "--work-dir", str(tmp_path / "work"), "--log-format", "json", *flags]
-        clean = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
-        started.append(subprocess.Popen(argv, env=clean, stdin=subprocess.DEVNULL))
-        return started[-1]
-
-    yield start
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
 
 
 def ended(hub: Any, job: str, **how: Any) -> Any:
