@@ -103,7 +103,8 @@ def scaling_steps(house: House) -> list[str]:
 
 
 def step(decision: dict[str, Any]) -> str:
-    return f"{decision['action']:<7} {decision['subject']}: {decision['reason']['text']} → {decision['outcome']}"
+    why = "; ".join(reason["text"] for reason in (decision["reason"], *decision["limited"]))
+    return f"{decision['action']:<7} {decision['subject']}: {why} → {decision['outcome']}"
 
 
 def print_summary(summary: dict[str, Any], steps: list[str], took_s: float) -> None:
