@@ -17,7 +17,7 @@ from worker_manager.policy.reasons import Reason
 from worker_manager.sources.base import Source
 
 PAUSE_MS = 100  # between two reports: nobody reads faster
-SHARE = 10  # reports take at most this part of the time: large ones are made more rarely
+SHARE = 4  # reports take at most a quarter of the time: large ones are made more rarely
 SOON_MS = 50  # while one is under way
 AGAIN_MS = 15_000  # an unchanged report is repeated, so that the source knows that we live
 DECISIONS_AT_ONCE = 500
