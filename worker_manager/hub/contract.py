@@ -196,7 +196,8 @@ class HubStore(Protocol):
     def close(self) -> None: ...
 
     def sweep(self) -> "Future[Swept]":
-        """Once a second or so: leases that ended, commands that expired. Tells how many jobs were called back since."""
+        """Once a second or so: leases that ended, drains overdue, commands that expired. Tells how many jobs were
+        called back since."""
         ...
 
     def holds_ahead(self) -> bool:

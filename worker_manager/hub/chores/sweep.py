@@ -1,4 +1,4 @@
-"""Leases that ended, commands that expired: one commit a second."""
+"""Leases that ended, drains overdue, commands that expired: one commit a second."""
 
 import logging
 

@@ -1,5 +1,6 @@
-"""What only time changes: leases that end, commands that expire, retention."""
+"""What only time changes: leases that end, drains that are overdue, commands that expire, retention."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from worker.protocol import JobState, WorkerState
 from worker_manager.hub.contract import Purged, Swept
 from worker_manager.hub.states import WorkerEvent
 from worker_manager.hub.store.agents import bury_worker, revive
-from worker_manager.hub.store.fleet import active_jobs, load, load_of, save, settle
+from worker_manager.hub.store.fleet import active_jobs, load, load_of, save, settle, tell
 from worker_manager.hub.store.grouping import forget_old_groups
 from worker_manager.hub.store.moves import Moves
 from worker_manager.hub.store.operating import expire_commands
@@ -35,6 +36,12 @@ _SILENT = select(workers.c.id).where(
 _BACK = select(workers.c.id).where(workers.c.state == WorkerState.LOST, workers.c.seen_ms >= bindparam("since"))
 
 
+_OVERDUE = select(workers.c.id, workers.c.cordon).where(
+    workers.c.state == WorkerState.DRAINING, workers.c.stop == 0, workers.c.cordon.is_not(None)
+)
+STOP_AFTER_MS = 10_000  # an agent that follows its drain's deadline gives its jobs so long to end
+
+
 def sweep(moves: Moves, seen: Mapping[str, int], acks: Mapping[str, int], booted_ms: int) -> Swept:
     """`seen` and `acks` are what polls told since the last sweep. After a start every worker has a full lease."""
     if seen:
@@ -46,6 +53,7 @@ def sweep(moves: Moves, seen: Mapping[str, int], acks: Mapping[str, int], booted
         )
     _welcome_back(moves, seen)
     lost = _end_leases(moves, booted_ms)
+    _stop_overdue(moves)
     expired = expire_commands(moves)
     forget_old_groups(moves.batch)
     moves.flush()
@@ -77,6 +85,21 @@ def _end_leases(moves: Moves, booted_ms: int) -> list[str]:
         settle(moves, worker, load_of(moves, worker, []))
         save(moves, worker)
     return list(names)
+
+
+def _stop_overdue(moves: Moves) -> None:
+    """The agent knows its drain's deadline and hands its jobs back by then. One that does not is told to stop at once;
+    what becomes of one that does not do that either is for its manager to say."""
+    for name, cordon in moves.connection.execute(_OVERDUE).all():
+        deadline = json.loads(cordon)["deadline_ms"]
+        if deadline is None or deadline + STOP_AFTER_MS > moves.batch.now:
+            continue
+        worker = load(moves, name)
+        if worker is not None:
+            worker.stop = 1
+            tell(moves, worker)
+            save(moves, worker)
+            moves.event("worker.overdue", name, deadline_ms=deadline, jobs=worker.running + worker.assigned)
 
 
 # ---------------------------------------------------------------- retention

@@ -186,6 +186,24 @@ def test_an_agent_that_drains_gets_nothing_more_and_no_plan_undoes_it(house: Hou
     assert house.poll("w")["drain"]["reason"]["code"] == "agent"
 
 
+def test_a_worker_that_lets_its_drains_deadline_pass_is_told_to_stop(house: House) -> None:
+    house.submit(job())
+    for name in ("w", "v"):
+        house.worker(name, cpus=1)
+    house.start("w", ("j1", 1))
+    house.store.drain_worker("w", "op", deadline_ms=house.clock.now_ms() + 5_000).result()
+    house.store.drain_worker("v", "op", deadline_ms=house.clock.now_ms() + 50_000).result()
+    house.clock.advance(14_000)
+    house.store.sweep().result()
+    assert not house.poll("w")["stop"], "it hands back by itself"
+    house.clock.advance(2_000)
+    house.store.sweep().result()
+    house.store.sweep().result()
+    assert (house.poll("w")["stop"], house.poll("v")["stop"]) == (True, False)
+    overdue = house.store.list_events(kind="worker.overdue")[0]
+    assert [(one["subject"], one["data"]["jobs"]) for one in overdue] == [("w", 1)]
+
+
 def test_a_worker_takes_what_fits_what_it_really_has(house: House) -> None:
     house.submit(job(shape=Shape(cpus=1000, memory=2**40)), job(shape=Shape(gpus=1)), job(shape=Shape(tags=("x",))))
     house.worker("w")

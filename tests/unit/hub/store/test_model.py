@@ -237,7 +237,7 @@ class StoreMachine(RuleBasedStateMachine):
     def cordon(self, name: str, only_if_idle: bool) -> None:
         machine = self.machines[name]
         idle = not self.held_by(name)
-        order = CordonOrder(name, only_if_idle, {"code": "idle"}, 0)
+        order = CordonOrder(name, only_if_idle, {"code": "idle"}, 2**60)
         generation = self.house.store.cordon("m", [order]).result()[name]
         assert (generation is not None) == (machine.state != "gone" and (idle or not only_if_idle))
         if generation is not None:
