@@ -36,10 +36,15 @@ class Site:
     workers: int = 2  # as many as it may have, and as many as it gets jobs
     idle: str = "1s"
     worker: str = ""  # of the pool's `worker:`
-    hub: str = ""  # the `hub:` section, where it is not the state directory's own
+    hub: str = ""  # the `hub:` section, where it is not the place's own
+    state_dir: Path | None = None  # of the manager, where it is not the place's
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     # ------------------------------------------------------------ its manager
+
+    @property
+    def home(self) -> Path:
+        return self.state_dir or self.place.state_dir
 
     @property
     def config(self) -> Path:
@@ -53,10 +58,7 @@ class Site:
     def manage(self, *words: str, before: Sequence[str] = ()) -> subprocess.Popen[bytes]:
         """A mortal manager; `before` stands before its command line."""
         command = [*before, sys.executable, "-m", "tests.faults.mortal", str(self.write_config()), *words]
-        environment = {
-            **os.environ,
-            "WORKER_MANAGER_STATE_DIR": str(self.place.state_dir),
-        }  # also marks it as the place's
+        environment = {**os.environ, "WORKER_MANAGER_STATE_DIR": str(self.home)}  # also marks it as the place's
         with self.log.open("ab") as log:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT, env=environment
@@ -112,7 +114,7 @@ class Site:
 
     def ledger(self, query: str) -> list[Any]:
         """From the file, behind the manager's back."""
-        path = self.place.state_dir / f"ledger-{self.name}.db"
+        path = self.home / f"ledger-{self.name}.db"
         if not path.exists():
             return []
         connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)
@@ -131,7 +133,7 @@ class Site:
 
     def processes(self) -> list[int]:
         """Of its workers and their jobs."""
-        folder = os.fsencode(self.place.state_dir / "managers" / self.name / "pools")
+        folder = os.fsencode(self.home / "managers" / self.name / "pools")
         mark = b"WM_WORKER_DIR=" + folder + b"/"
         found = []
         for entry in Path("/proc").iterdir():
