@@ -24,6 +24,7 @@ def test_open_routes_answer_without_a_token(shared_hub: Any) -> None:
     assert document["openapi"] == "3.1.0"
     metrics = shared_hub.call("GET", "/metrics", by=None)
     assert metrics.status_code == 200 and "wm_hub_backlog_jobs " in metrics.text
+    assert "wm_hub_commit_batch_count" in metrics.text
     agent = shared_hub.call("GET", "/v1/worker.pyz", by=None)
     digest = agent.headers["X-Digest"]
     again = shared_hub.call("GET", f"/v1/worker/{digest.removeprefix('sha256:')}.pyz", by=None)

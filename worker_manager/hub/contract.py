@@ -186,6 +186,9 @@ class HubStore(Protocol):
         """`listener(topics)` is called in the writer's thread after each commit that changed something: be quick
         (`loop.call_soon_threadsafe`)."""
 
+    def count_commits(self, observe: Callable[[int, float], None]) -> None:
+        """`observe(changes, seconds)` is called in the writer's thread after each commit: be quick."""
+
     def healthy(self) -> str | None:
         """From memory: None when the store writes; else a sentence that says why not."""
 
@@ -334,7 +337,9 @@ class HubStore(Protocol):
         """From memory: a pending command waits for this manager, so its sync answers at once."""
         ...
 
-    def publish(self, manager: str, report: Mapping[str, Any]) -> "Future[None]": ...
+    def publish(self, manager: str, report: Mapping[str, Any]) -> "Future[None]":
+        """`pools` and `verdicts` replace what was told before, where the report has them; `decisions` are added."""
+        ...
 
     def claim_launch(self, manager: str, claim: Claim, owner: str = "") -> "Future[None]":
         """Idempotent by submission. `owner`: the manager's token's. Raises CoverageTaken."""

@@ -5,6 +5,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+WAITS_EVERY_S = 5.0
+SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -32,11 +34,22 @@ class Metrics:
             "wm_hub_log_batch", "Pieces of output made durable together", buckets=BATCH, registry=self.registry
         )
         self.commits = Counter("wm_hub_commits", "Commits that changed something", registry=self.registry)
+        self._commit_batch = Histogram(
+            "wm_hub_commit_batch", "Changes written in one commit", buckets=BATCH, registry=self.registry
+        )
+        self._commit_seconds = Histogram(
+            "wm_hub_commit_seconds", "How long a commit took", buckets=SECONDS, registry=self.registry
+        )
+        self._waits_due = 0.0
         self._by_route: dict[tuple[str, int], Any] = {}
 
     def took_output(self, pieces: int, size: int) -> None:
         self.log_batch.observe(pieces)
         self.log_bytes.inc(size)
+
+    def committed(self, changes: int, seconds: float) -> None:
+        self._commit_batch.observe(changes)
+        self._commit_seconds.observe(seconds)
 
     def answered(self, route: str, status: int) -> None:
         child = self._by_route.get((route, status))
@@ -49,6 +62,17 @@ class Metrics:
         self.backlog_groups.set(len(waiting))
         self.backlog_jobs.set(sum(group["count"] for group in waiting))
         self.oldest.set(max((now_ms - group["oldest_ms"] for group in waiting), default=0) / 1000)
+
+    def takes_waits(self, now: float) -> bool:
+        """Whether the waits should be computed anew: who is told so does it, and says with `waits_took` how long."""
+        if now < self._waits_due:
+            return False
+        self._waits_due = now + WAITS_EVERY_S
+        return True
+
+    def waits_took(self, seconds: float, now: float) -> None:
+        """On a large database the figures are costly: at most a twentieth of the time goes into them."""
+        self._waits_due = now + max(WAITS_EVERY_S, 20 * seconds)
 
     def show_waits(self, waits_ms: Mapping[str, int | None]) -> None:
         """Unknown is not shown: it is not zero."""

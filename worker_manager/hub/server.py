@@ -92,6 +92,7 @@ class HubProcess:
     async def run(self) -> None:
         hub = self._services(asyncio.get_running_loop())
         self._store.listen(lambda topics: _wake_soon(hub, topics))
+        self._store.count_commits(hub.metrics.committed)
         context = self._identity.context() if self._identity else None
         server = Server(_config(make_app(hub, ENDPOINTS), context), self._announce)
         stop = self._stopper(hub, server)

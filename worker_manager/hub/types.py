@@ -234,6 +234,8 @@ class CommandResult(Strict):
 
 
 class Publish(Strict):
+    """A part that is left out stays as it was; an empty one empties it."""
+
     pools: Annotated[list[dict[str, Any]], Field(max_length=1000)] = []
     verdicts: Annotated[list[dict[str, Any]], Field(max_length=100_000)] = []
     decisions: Annotated[list[dict[str, Any]], Field(max_length=10_000)] = []

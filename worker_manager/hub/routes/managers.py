@@ -55,9 +55,9 @@ async def _until(call: Call[Any, Any], topics: tuple[str, ...], wait_ms: int, ha
 
 async def publish(call: Call[NoQuery, Publish]) -> Response:
     manager = manager_id(call)
-    report = call.body.model_dump()
+    report = call.body.model_dump(exclude_unset=True)
     for part in ("pools", "verdicts", "decisions"):
-        if too_deep(report[part], MAX_DATA_DEPTH):
+        if too_deep(report.get(part), MAX_DATA_DEPTH):
             raise invalid([{"where": part, "what": f"it is nested deeper than {MAX_DATA_DEPTH}"}])
     await call.hub.write(call.hub.store.publish(manager, report))
     return reply({})

@@ -24,13 +24,16 @@ async def healthz(call: SystemCall) -> Response:
 
 async def metrics(call: SystemCall) -> Response:
     hub = call.hub
-    since = hub.clock.now_ms() - LATELY_MS
-    info, backlog, lately = await hub.read(lambda: (hub.store.info(), hub.store.backlog(), hub.store.summary(since)))
+    info, backlog = await hub.read(lambda: (hub.store.info(), hub.store.backlog()))
     shown = hub.metrics
     shown.show_counts(shown.jobs, info["jobs"])
     shown.show_counts(shown.workers, info["workers"])
     shown.show_backlog(backlog["groups"], backlog["now_ms"])
-    shown.show_waits(lately.get("wait_ms") or {})
+    began = hub.loop.time()
+    if shown.takes_waits(began):
+        lately = await hub.read(hub.store.summary, hub.clock.now_ms() - LATELY_MS)
+        shown.show_waits(lately.get("wait_ms") or {})
+        shown.waits_took(hub.loop.time() - began, hub.loop.time())
     shown.serving.set(hub.gate.serving)
     shown.waiting.set(len(hub.waiters))
     shown.turned_away.set(hub.gate.turned_away)

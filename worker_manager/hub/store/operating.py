@@ -215,9 +215,11 @@ def published_pools(moves: Moves) -> list[tuple[str, set[str]]]:
 
 
 def publish(moves: Moves, manager: str, report: Mapping[str, Any]) -> None:
-    kept = {name: report.get(name) or [] for name in ("pools", "verdicts")}
+    """What is not in the report stays as it was told before."""
     before = moves.connection.execute(select(managers.c.report).where(managers.c.name == manager)).scalar()
-    known = json.loads(before).get("decisions", []) if before is not None else []
+    told = json.loads(before) if before is not None else {}
+    known = told.get("decisions", [])
+    kept = {name: report[name] if name in report else told.get(name, []) for name in ("pools", "verdicts")}
     decisions = _not_told_before(report.get("decisions") or [], known)
     kept["decisions"] = [*known, *decisions][-DECISIONS_KEPT:]
     values = {"report": dump(kept), "seen_ms": moves.batch.now}

@@ -169,6 +169,9 @@ class Store:
     def listen(self, listener: Listener) -> None:
         self._writer.listen(listener)
 
+    def count_commits(self, observe: Callable[[int, float], None]) -> None:
+        self._writer.count(observe)
+
     def healthy(self) -> str | None:
         return self._writer.trouble
 

@@ -8,6 +8,7 @@ nobody is told of something that is not on disk.
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -84,6 +85,7 @@ class GroupWriter:
         self._forget = forget
         self._waiting: queue.Queue[tuple[Operation, Future[Any]] | None] = queue.Queue(at_most)
         self._listeners: list[Listener] = []
+        self._observe: Callable[[int, float], None] = lambda _changes, _seconds: None
         self._closing = False
         self._gate = threading.Lock()  # between `submit` and `close`: nothing is queued behind the end mark
         self.trouble: str | None = None
@@ -106,6 +108,9 @@ class GroupWriter:
 
     def listen(self, listener: Listener) -> None:
         self._listeners.append(listener)
+
+    def count(self, observe: Callable[[int, float], None]) -> None:
+        self._observe = observe
 
     def close(self) -> None:
         with self._gate:
@@ -136,12 +141,14 @@ class GroupWriter:
         if self.failed.done():
             self._refuse(work, StoreBroken(self.trouble or "the store is broken"))
             return
+        began = time.perf_counter()
         try:
             batch, outcomes = self._commit(work)
         except Exception as error:
             self._give_up(work, error)
             return
         self.trouble = None
+        self._observe(len(work), time.perf_counter() - began)
         for act in batch.on_commit:
             act()
         for (_, future), (value, failure) in zip(work, outcomes, strict=True):

@@ -148,6 +148,19 @@ def test_a_freeze_goes_to_the_managers_of_the_pool_and_expires(house: House) -> 
     assert house.store.get_command(asked[0])["state"] == "expired"
 
 
+def test_a_report_of_results_alone_leaves_what_was_told_of_pools(house: House) -> None:
+    verdict = {"group": "g", "pool": "p", "status": "never", "reason": {}}
+    house.store.publish("m", {"pools": [{"pool": "p", "wanted": 1}], "verdicts": [verdict]}).result()
+    (command,) = house.store.freeze_pool("p", house.clock.now_ms() + 1000, "", "olga").result()["commands"]
+    house.store.publish("m", {"results": [{"command": command, "ok": True, "text": ""}]}).result()
+    assert house.store.get_command(command)["state"] == "done"
+    (shown,) = house.store.explain_pool("p")
+    assert (shown["wanted"], len(shown["verdicts"])) == (1, 1)
+    house.store.publish("m", {"verdicts": []}).result()
+    (shown,) = house.store.explain_pool("p")
+    assert (shown["wanted"], shown["verdicts"]) == (1, [])
+
+
 def test_a_pool_that_serves_some_owners_gets_no_others_jobs(house: House) -> None:
     house.claim("a", owners=("bob",), queues=("night",))
     house.worker("a-0", token="join-a-0")
