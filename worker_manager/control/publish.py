@@ -116,9 +116,9 @@ class Publisher:
 
 def pool_wire(pool: PoolPlan) -> dict[str, Any]:
     wire = {**asdict(pool), "reasons": [reason.to_wire() for reason in pool.reasons]}
-    until, text = wire.pop("frozen_until"), wire.pop("freeze_text")
+    until, text, due = wire.pop("frozen_until"), wire.pop("freeze_text"), wire.pop("next_due")
     frozen = None if until is None else {"until_ms": until, "text": text}
-    return {**wire, "next_due_ms": wire.pop("next_due"), "frozen": frozen}
+    return {**wire, "next_due_ms": due, "frozen": frozen}
 
 
 def verdict_wire(verdict: Verdict) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from worker_manager.policy.bins import UNLIMITED, Suits
 from worker_manager.policy.eligible import Eligibility
 from worker_manager.policy.laws import LAWS, Look
 from worker_manager.policy.learned import new_worker_shape
-from worker_manager.policy.limits import bounds, breaker, stabilise
+from worker_manager.policy.limits import bounds, breaker, frozen, stabilise
 from worker_manager.policy.model import Action, Drain, Launch, Note, Plan, PoolPlan, Snapshot, Undrain
 from worker_manager.policy.packing import COMING, READY, RECALLED, Placement, place
 from worker_manager.policy.reasons import Reason, because
@@ -76,9 +76,11 @@ def _decide(standing: Standing, placement: Placement) -> PoolDecision:
     gone = retire(standing, _needed(standing, placement), wanted)
     whys = (wish.reason, raised) if raised else (wish.reason,)
     due = (*limited.until, *gone.due, standing.pool.frozen_until or 0)
+    blind = frozen.unreadable(standing, 0)  # told also when nothing was to be launched: nothing goes either
+    limits_told = limited.reasons if blind is None else tuple(dict.fromkeys((*limited.reasons, blind.reason)))
     return PoolDecision(
         actions=(*recalled, *_launches(standing, placement, asked, limited, whys[-1]), *gone.actions),
-        line=_line(standing, wanted, limited.count, gone.actions, (*whys, *limited.reasons, *gone.reasons), due),
+        line=_line(standing, wanted, limited.count, gone.actions, (*whys, *limits_told, *gone.reasons), due),
         launched=limited.count,
         held=limited.reasons or whys,
         notes=(stabilise.remembered(standing, wanted), breaker.remembered(standing)),

@@ -112,6 +112,9 @@ def test_an_unreadable_backend_decides_nothing_about_itself_and_the_others_go_on
     found = plan(snapshot([group(count=2)], [draining("x", pool="a")], pools))
     assert (launched(found, "a"), launched(found, "b")) == (0, 1)
     assert undrained(found) == []
+    told = {line.pool: [reason.code for reason in line.reasons] for line in found.pools}
+    assert told["a"][-1] == "backend-unreadable"  # though nothing was to be launched there
+    assert "backend-unreadable" not in told["b"]
 
 
 def test_jobs_that_only_an_unreadable_pool_could_serve_say_so() -> None:
