@@ -18,6 +18,8 @@ from worker_manager.hub import discovery
 from worker_manager.hub_client import HubClient
 from worker_manager.policy.facts import PoolSettings
 from worker_manager.policy.model import Limits
+from worker_manager.policy.reasons import because
+from worker_manager.sources.base import Cordon
 from worker_manager.sources.hub import HubSource
 
 CLOCK = SystemClock()
@@ -120,3 +122,30 @@ def test_while_the_hub_is_away_nothing_is_decided_and_nothing_forgotten(site: Si
     assert plan.actions == ()
     assert "cannot be reached" in plan.pools[0].reasons[0].text
     assert len(site.ledger.memory().intents) == 1
+
+
+def test_only_a_drain_for_idleness_is_undone_when_work_comes_back(site: Site, wire_worker: Any) -> None:
+    """Which drain it was comes back from the hub word for word."""
+    site.hub.submit("true")
+    site.manager.tick()
+    (machine,) = site.platform.workers()
+    worker = wire_worker(site.hub, machine.join_token, machine.id)
+    worker.finish(worker.take())
+    for reason, undone in (("idle", True), ("too-old", False)):
+        cordon = Cordon(machine.id, True, because(reason, **NUMBERS[reason]).to_wire(), CLOCK.now_ms() + 60_000)
+        assert site.manager._source.cordon([cordon])[machine.id] is not None
+        (fact,) = site.manager._source.observe(None, 0).backlog.workers
+        assert (fact.state, fact.drain_code) == ("draining", reason)
+        job = site.hub.submit("true")
+        site.manager.tick()
+        assert (site.hub.get(f"/v1/workers/{machine.id}")["state"] == "ready") is undone
+        assert (len(site.platform.workers()) == 1) is undone
+        if undone:
+            worker.finish(worker.take())
+            assert site.hub.get(f"/v1/jobs/{job}")["state"] == "succeeded"
+
+
+NUMBERS: dict[str, dict[str, int]] = {
+    "idle": {"idle_ms": 1, "limit_ms": 1, "wanted": 0, "have": 1},
+    "too-old": {"limit_ms": 1},
+}

@@ -222,7 +222,7 @@ def _worker(
         seen_at=fact.seen_at if fact else None,
         idle_since=fact.idle_since if fact else None,
         drain_deadline=drain_deadline,
-        drain_code=fact.drain_code if fact else "",
+        drain_code=fact.drain_code if fact and source != "gone" else "",  # a goodbye cannot be undone
         end_asked_at=ended,
         force_asked_at=intent.force_asked_at if intent else None,
         listed=True if sight is not None else False if phase in (ABSENT, VANISHED) else None,

@@ -1,10 +1,26 @@
+from dataclasses import replace
+
 import pytest
 
-from tests.unit.policy.worlds import HOUR, MINUTE, NOW, SECOND, SHAPE, fact, group, intent, listing, settings
+from tests.unit.policy.worlds import (
+    HOUR,
+    MINUTE,
+    NOW,
+    SECOND,
+    SHAPE,
+    fact,
+    group,
+    intent,
+    launched,
+    listing,
+    settings,
+    undrained,
+)
 from worker.protocol import Shape, WorkerState
 from worker_manager.policy.derive import PHASES, SOURCES, derive, state_of
 from worker_manager.policy.facts import BacklogFact, Memory, PoolMemory, Sight, Sights
 from worker_manager.policy.model import Snapshot, WorkerView
+from worker_manager.policy.plan import plan
 
 REQ, SUB, STA, REA, DRA, GON, UNK, LOS = (
     WorkerState.REQUESTED,
@@ -114,6 +130,17 @@ def test_one_that_registered_and_is_forgotten_by_the_source_has_left() -> None:
     worker = only(derived(intent(registered_at=NOW - HOUR), sights=listing(("w", "running"))))
     assert worker.state == WorkerState.DRAINING
     assert worker.drain_deadline is not None
+
+
+def test_a_worker_that_said_goodbye_is_not_called_back_while_its_machine_still_goes() -> None:
+    left = derived(
+        intent(registered_at=NOW - HOUR),
+        sights=listing(("w", "running")),
+        facts=(fact(state="gone", drain_code="idle", drain_deadline=NOW),),
+    )
+    assert only(left).state == WorkerState.DRAINING
+    found = plan(replace(left, groups=(group(),)))
+    assert (launched(found), undrained(found)) == (1, [])
 
 
 def test_a_worker_that_nobody_asked_for_appears_so_that_it_can_be_ended() -> None:

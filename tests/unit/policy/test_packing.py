@@ -1,5 +1,7 @@
 """Where jobs go, seen through the plan."""
 
+import pytest
+
 from tests.unit.policy.worlds import (
     ONE_CPU,
     SHAPE,
@@ -191,8 +193,9 @@ def test_idle_drains_are_undone_before_anything_is_launched() -> None:
     assert undrained(found) == ["a"]
 
 
-def test_an_operators_drain_is_not_undone() -> None:
-    found = plan(snapshot([group()], [draining("a", code="operator")]))
+@pytest.mark.parametrize("code", ["operator", "too-old", "drifted", "idle-exit", "Idle", ""])
+def test_only_a_drain_for_idleness_is_undone(code: str) -> None:
+    found = plan(snapshot([group()], [draining("a", code=code)]))
     assert (launched(found), undrained(found)) == (1, [])
 
 
