@@ -23,3 +23,8 @@ class Installed:
         from worker_manager.policy.laws import LAWS
 
         return sorted(LAWS)
+
+    def law_options(self, law: str) -> Sequence[str]:
+        from worker_manager.policy.laws import OPTIONS
+
+        return sorted(OPTIONS[law])

@@ -84,6 +84,8 @@ def _of_a_pool(
         yield ("name",), f"{name} is the name of pools[{names[name]}] already"
     if isinstance(law, str) and law not in catalogue.laws():
         yield ("law",), f"there is no law {shown(law)}; {did_you_mean(law, catalogue.laws())}"
+    elif isinstance(law, str):
+        yield from _of_law_options(law, pool.get("law-options"), catalogue)
     yield from _of_order(pool, number, tree)
     if not isinstance(backend, str):
         return
@@ -95,6 +97,17 @@ def _of_a_pool(
     if isinstance(options, dict):
         for option, text in _of_options(catalogue.options(canonical), options, request.environment):
             yield ("options", option), text
+
+
+def _of_law_options(law: str, options: Any, catalogue: Catalogue) -> Iterator[Complaint]:
+    known = catalogue.law_options(law)
+    for name, value in options.items() if isinstance(options, dict) else ():
+        place = ("law-options", str(name))
+        if name not in known:
+            hint = did_you_mean(str(name), known) if known else "it has none at all"
+            yield place, f"the law {law} has no such option; {hint}"
+        elif type(value) is not int or value < 1:
+            yield place, f"write a whole number of at least 1, not {shown(value)}"
 
 
 def _of_order(pool: Mapping[str, Any], number: int, tree: Tree) -> Iterator[Complaint]:

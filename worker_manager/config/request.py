@@ -22,6 +22,9 @@ class Catalogue(Protocol):
 
     def laws(self) -> Sequence[str]: ...
 
+    def law_options(self, law: str) -> Sequence[str]:
+        """What a law may be told; each is a whole number of at least 1."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:

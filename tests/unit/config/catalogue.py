@@ -34,7 +34,10 @@ class Made:
         return OPTIONS[backend]
 
     def laws(self) -> Sequence[str]:
-        return ["pack", "step"]
+        return ["pack", "step", "idle"]
+
+    def law_options(self, law: str) -> Sequence[str]:
+        return {"idle": ["idle-workers"]}.get(law, [])
 
 
 def settings_of(

@@ -85,6 +85,19 @@ def pool(*lines: str) -> str:
             "write a limits.backoff of at most 30m, or a limits.backoff-cap of at least 1h",
         ),
         (pool("law: packk"), "pools.yaml:5: pools[0].law: there is no law 'packk'; did you mean pack?"),
+        (
+            pool("law: idle", "law-options: {idle_workers: 3}"),
+            "pools.yaml:6: pools[0].law-options.idle_workers: the law idle has no such option; "
+            "did you mean idle-workers?",
+        ),
+        (
+            pool("law: idle", "law-options: {idle-workers: many}"),
+            "pools.yaml:6: pools[0].law-options.idle-workers: write a whole number of at least 1, not 'many'",
+        ),
+        (
+            pool("law-options: {idle-workers: 3}"),
+            "pools.yaml:5: pools[0].law-options.idle-workers: the law pack has no such option; it has none at all",
+        ),
         (pool("worker: {max-runs: 0}"), "pools.yaml:5: pools[0].worker.max-runs: write a number of at least 1, not 0"),
         (
             pool("options: {pyton: x}"),

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from tests.unit.policy.worlds import launching, pool, ready, snapshot
-from worker_manager.policy.laws import DEFAULT, LAWS, Look, Wish
+from worker_manager.policy.laws import DEFAULT, LAWS, OPTIONS, Look, Wish
 from worker_manager.policy.laws.backlog import backlog
 from worker_manager.policy.laws.idle import idle
 from worker_manager.policy.laws.pack import pack
@@ -43,8 +43,8 @@ def test_step_takes_off_the_room_on_workers_that_run() -> None:
 
 
 def test_backlog_wants_a_worker_for_so_many_jobs() -> None:
-    assert backlog(look(ready(used=1), options={"target_jobs": 4}, waiting=10)).more == 2
-    assert backlog(look(launching(), launching("x"), options={"target_jobs": 5}, waiting=10)).more == 0
+    assert backlog(look(ready(used=1), options={"target-jobs": 4}, waiting=10)).more == 2
+    assert backlog(look(launching(), launching("x"), options={"target-jobs": 5}, waiting=10)).more == 0
     assert backlog(look(ready(used=1))).more == 0
 
 
@@ -53,8 +53,8 @@ def test_backlog_counts_one_job_a_worker_by_default() -> None:
 
 
 def test_idle_keeps_so_many_on_top() -> None:
-    assert told(idle(look(options={"idle_workers": 2}))) == (2, 2, "keep idle: 0 of 2 stand idle")
-    assert told(idle(look(ready(used=1), ready("x"), options={"idle_workers": 2}, occupied=1))) == (
+    assert told(idle(look(options={"idle-workers": 2}))) == (2, 2, "keep idle: 0 of 2 stand idle")
+    assert told(idle(look(ready(used=1), ready("x"), options={"idle-workers": 2}, occupied=1))) == (
         *(1, 3),
         "keep idle: 1 of 2 stand idle",
     )
@@ -65,3 +65,9 @@ def test_idle_keeps_so_many_on_top() -> None:
 def test_the_registry_names_every_law() -> None:
     assert sorted(LAWS) == ["backlog", "idle", "pack", "step"]
     assert DEFAULT in LAWS
+
+
+def test_every_law_says_what_it_may_be_told() -> None:
+    assert set(OPTIONS) == set(LAWS)
+    for options in OPTIONS.values():
+        assert all(default >= 1 for default in options.values())

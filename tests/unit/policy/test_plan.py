@@ -162,7 +162,7 @@ def test_step_launches_one_at_a_time() -> None:
 
 
 def test_backlog_launches_whatever_fits() -> None:
-    by_number = pool(law="backlog", law_options={"target_jobs": 2})
+    by_number = pool(law="backlog", law_options={"target-jobs": 2})
     assert launched(plan(snapshot([group(count=9)], pools=[by_number]))) == 5
 
 

@@ -121,7 +121,7 @@ def test_workers_of_a_source_without_cordons_are_not_drained() -> None:
 
 def test_a_law_that_keeps_idle_workers_keeps_them() -> None:
     workers = [idle("a", 20 * MINUTE), idle("b", 40 * MINUTE), idle("c", 30 * MINUTE)]
-    assert drained(planned(*workers, law="idle", law_options={"idle_workers": 2})) == ["b"]
+    assert drained(planned(*workers, law="idle", law_options={"idle-workers": 2})) == ["b"]
 
 
 # ------------------------------------------------ outlived

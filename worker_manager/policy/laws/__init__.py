@@ -14,6 +14,10 @@ LAWS: Mapping[str, Law] = MappingProxyType(
         "step": step.step,  # one at a time
     }
 )
+# What a law may be told, with what holds where it is not: whole numbers, at least 1.
+OPTIONS: Mapping[str, Mapping[str, int]] = MappingProxyType(
+    {"backlog": backlog.OPTIONS, "idle": idle.OPTIONS, "pack": {}, "step": {}}
+)
 DEFAULT = "pack"
 
-__all__ = ["DEFAULT", "LAWS", "Law", "Look", "Wish"]
+__all__ = ["DEFAULT", "LAWS", "OPTIONS", "Law", "Look", "Wish"]

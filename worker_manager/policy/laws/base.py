@@ -1,6 +1,6 @@
 """The shape of a law: a pure function from what it sees of one pool to what it wishes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from worker_manager.policy.reasons import Reason
@@ -19,8 +19,8 @@ class Look:
     occupied: int  # workers that have or were given jobs, those on their way included
     new: int  # new workers that hold what found no room, those beyond the maximum included
 
-    def option(self, name: str, default: int) -> int:
-        return int(self.standing.pool.law_options.get(name, default))
+    def option(self, name: str, defaults: Mapping[str, int]) -> int:
+        return int(self.standing.pool.law_options.get(name, defaults[name]))
 
 
 @dataclass(frozen=True, slots=True)
