@@ -57,9 +57,18 @@ POOL: tuple[Flag, ...] = (
         "number",
         codalab="60",
     ),
-    Flag("law", ("pool", "law"), "How many workers a backlog wants: pack, or step (one at a time, as CodaLab)."),
+    Flag(
+        "law",
+        ("pool", "law"),
+        "How many workers a backlog wants: pack, step (one at a time, as CodaLab), backlog or idle.",
+    ),
     Flag("queue", ("pool", "queues"), "Serve only this queue (repeatable).", "words"),
-    Flag("owner", ("pool", "owners"), "Serve only this owner's jobs (repeatable).", "words"),
+    Flag(
+        "owner",
+        ("pool", "owners"),
+        "Serve this owner's jobs, * everyone's (repeatable; default: the manager's own).",
+        "words",
+    ),
     Flag(
         "stabilise-seconds",
         ("pool", "limits", "stabilise"),

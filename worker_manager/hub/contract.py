@@ -24,6 +24,7 @@ from worker.protocol import Polled, Registered, Report, Reported, Shape
 from worker.protocol import Register as RegisterMessage
 
 Wire = dict[str, Any]
+EVERYONE = "*"  # among a claim's owners
 
 # Topics of `HubStore.listen`, called after the commit that made them true.
 BACKLOG = "backlog"  # the backlog's version rose
@@ -119,7 +120,8 @@ class LogView:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """LaunchClaim as it arrives, with whom its workers serve (empty: everyone, every queue)."""
+    """LaunchClaim as it arrives, with whom its workers serve: without `owners` the manager's own, with EVERYONE among
+    them everyone; without `queues` every queue."""
 
     submission: str
     pool: str

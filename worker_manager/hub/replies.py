@@ -153,6 +153,7 @@ class Synced(TypedDict):
     groups: list[Group]
     workers: list[Worker]
     commands: list[Command]
+    owner: str
 
 
 class Buried(TypedDict):

@@ -195,7 +195,7 @@ class Launches(Strict):
     call_deadline: Instant
     covers: Annotated[list[tuple[Text, Count]], Field(max_length=10_000)] = []
     backlog_version: Count = 0
-    owners: Annotated[list[Word], Field(max_length=1000)] = []  # whose jobs its workers take; empty: everyone's
+    owners: Annotated[list[Word | Literal["*"]], Field(max_length=1000)] = []  # empty: the token's; "*": everyone's
     queues: Annotated[list[Word], Field(max_length=1000)] = []
 
     @model_validator(mode="after")

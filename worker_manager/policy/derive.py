@@ -23,6 +23,7 @@ from worker_manager.policy.model import PoolView, Snapshot, WorkerView
 
 NOTHING = Shape(cpus=0)  # the free room of a worker of which nobody tells how much is free
 GONE_AFTER = 2  # complete listings in a row without it
+EVERYONE = "*"  # among a pool's owners
 UNREAD = Sights(at=0, failed="it has not been listed yet")
 
 # What a listing says of one worker: backends.base.WorkerPhase's values, and three kinds of absence.
@@ -93,7 +94,7 @@ def derive(
     views = []
     for pool in sorted(pools, key=lambda pool: pool.name):
         listing = sights.get(pool.name, UNREAD)
-        views.append(_pool(now, pool, memory.pools.get(pool.name, PoolMemory()), listing))
+        views.append(_pool(now, pool, memory.pools.get(pool.name, PoolMemory()), listing, backlog.owner))
         workers += _workers(now, pool, intents.get(pool.name, []), listing, backlog, heard)
     return Snapshot(
         now=now,
@@ -143,7 +144,14 @@ def source_of(intent: IntentFact | None, fact: WorkerFact | None, backlog: Backl
     return UNHEARD if backlog.registers else FOREIGN
 
 
-def _pool(now: int, pool: PoolSettings, memory: PoolMemory, listing: Sights) -> PoolView:
+def _served(owners: tuple[str, ...], own: str) -> tuple[str, ...]:
+    """Empty: everyone. The source's own rule, which decides who gets the workers' jobs."""
+    if EVERYONE in owners:
+        return ()
+    return owners or ((own,) if own else ())
+
+
+def _pool(now: int, pool: PoolSettings, memory: PoolMemory, listing: Sights, owner: str) -> PoolView:
     frozen = memory.frozen_until is not None and memory.frozen_until > now
     return PoolView(
         name=pool.name,
@@ -152,7 +160,7 @@ def _pool(now: int, pool: PoolSettings, memory: PoolMemory, listing: Sights) -> 
         limits=pool.limits,
         law=pool.law,
         law_options=pool.law_options,
-        owners=pool.owners,
+        owners=_served(pool.owners, owner),
         queues=pool.queues,
         max_batch=pool.max_batch,
         readable=listing.failed is None,

@@ -22,7 +22,7 @@ class PoolSettings:
     limits: Limits = Limits()
     law: str = "pack"
     law_options: Mapping[str, Any] = field(default_factory=dict)
-    owners: tuple[str, ...] = ()
+    owners: tuple[str, ...] = ()  # empty: the manager's own; "*": everyone
     queues: tuple[str, ...] = ()
     max_batch: int = 1
     list_lag_ms: int = 0
@@ -102,6 +102,7 @@ class BacklogFact:
     workers: tuple[WorkerFact, ...] = ()
     registers: bool = True  # workers register with the source, so silence means something
     failed: str | None = None
+    owner: str = ""  # ours, as the source knows us; empty: it knows no owners
 
 
 @dataclass(frozen=True, slots=True)

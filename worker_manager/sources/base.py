@@ -38,8 +38,8 @@ class LaunchClaim:
     call_deadline: int  # UTC ms
     covers: tuple[tuple[str, int], ...]
     backlog_version: int
-    owners: tuple[str, ...] = ()  # whom these workers serve; empty: everyone
-    queues: tuple[str, ...] = ()  # likewise
+    owners: tuple[str, ...] = ()  # whom these workers serve; empty: the manager's owner; "*": everyone
+    queues: tuple[str, ...] = ()  # empty: every queue
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,7 @@ class HubSource:
             groups=self._groups(told["groups"]),
             workers=tuple(self._worker(wire) for wire in told["workers"] if wire["state"] in LIVE_STATES),
             registers=True,
+            owner=told.get("owner", ""),
         )
         return Observation(backlog, tuple(self._command(wire) for wire in told["commands"]))
 

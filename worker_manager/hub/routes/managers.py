@@ -41,7 +41,8 @@ async def sync(call: Call[NoQuery, Sync]) -> Response:
         return seen != store.version() or store.has_commands(manager)
 
     await _until(call, (BACKLOG, manager_topic(manager)), body.wait_ms, has_news)
-    return reply(await call.hub.read(store.sync, manager, body.pools))
+    found = await call.hub.read(store.sync, manager, body.pools)
+    return reply({**found, "owner": call.access.owner})
 
 
 async def _until(call: Call[Any, Any], topics: tuple[str, ...], wait_ms: int, has_news: Callable[[], bool]) -> None:
@@ -57,7 +58,7 @@ async def publish(call: Call[NoQuery, Publish]) -> Response:
     manager = manager_id(call)
     report = call.body.model_dump(exclude_unset=True)
     for part in ("pools", "verdicts", "decisions"):
-        if too_deep(report.get(part), MAX_DATA_DEPTH):
+        if too_deep(report.get(part, ()), MAX_DATA_DEPTH):
             raise invalid([{"where": part, "what": f"it is nested deeper than {MAX_DATA_DEPTH}"}])
     await call.hub.write(call.hub.store.publish(manager, report))
     return reply({})
@@ -76,7 +77,7 @@ async def launches(call: Call[NoQuery, Launches]) -> Response:
         owners=tuple(body.owners),
         queues=tuple(body.queues),
     )
-    await call.hub.write(call.hub.store.claim_launch(manager_id(call), claim))
+    await call.hub.write(call.hub.store.claim_launch(manager_id(call), claim, call.access.owner))
     return reply({})
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
-from worker_manager.hub.contract import Claim
+from worker_manager.hub.contract import EVERYONE, Claim
 from worker_manager.hub.match import Serves
 from worker_manager.hub.refusals import Conflict, CoverageTaken, Invalid
 from worker_manager.hub.store.moves import Moves
@@ -53,7 +53,7 @@ def claim_launch(moves: Moves, manager: str, owner: str, claim: Claim) -> None:
                 "token_sha256": token,
                 "state": "open",
                 "call_deadline": claim.call_deadline,
-                "serves": serves_text(Serves(claim.owners, claim.queues)),
+                "serves": serves_text(_served(claim, owner)),
                 "created_ms": moves.batch.now,
             }
             for worker, token in zip(claim.workers, claim.token_hashes, strict=True)
@@ -79,6 +79,12 @@ def claim_launch(moves: Moves, manager: str, owner: str, claim: Claim) -> None:
         )
         moves.batch.backlog_changed = True  # for the other managers
     moves.event("launch.claimed", claim.submission, manager=manager, pool=claim.pool, workers=len(claim.workers))
+
+
+def _served(claim: Claim, owner: str) -> Serves:
+    """A pool that does not say whom it serves serves its manager's owner."""
+    owners = claim.owners or ((owner,) if owner else ())
+    return Serves(() if EVERYONE in owners else owners, claim.queues)
 
 
 def _same(manager: str, claim: Claim, before: Sequence[Any]) -> None:

@@ -79,8 +79,9 @@ class House:
     def claim(self, submission: str, count: int = 1, manager: str = "m", **more: Any) -> list[str]:
         names = tuple(f"{submission}-{i}" for i in range(count))
         hashes = tuple(sha("join-" + name) for name in names)
+        owner = more.pop("owner", "")
         claim = Claim(submission, more.pop("pool", "p"), names, hashes, self.clock.now_ms() + 30_000, **more)
-        self.store.claim_launch(manager, claim).result()
+        self.store.claim_launch(manager, claim, owner).result()
         return list(names)
 
 

@@ -161,6 +161,17 @@ def test_a_report_of_results_alone_leaves_what_was_told_of_pools(house: House) -
     assert (shown["wanted"], shown["verdicts"]) == (1, [])
 
 
+def test_a_pool_that_names_no_owners_serves_its_managers(house: House) -> None:
+    house.submit(job(), owner="ann")
+    house.submit(job(), owner="bob")
+    house.claim("mine", owner="bob")
+    house.worker("mine-0", token="join-mine-0")
+    assert house.taken("mine-0") == [("j2", 1)]
+    house.claim("all", owner="bob", owners=("*",))
+    house.worker("all-0", token="join-all-0")
+    assert house.taken("all-0") == [("j1", 1)]
+
+
 def test_a_pool_that_serves_some_owners_gets_no_others_jobs(house: House) -> None:
     house.claim("a", owners=("bob",), queues=("night",))
     house.worker("a-0", token="join-a-0")
