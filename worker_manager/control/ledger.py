@@ -125,9 +125,13 @@ class Ledger:
 
     def release(self) -> None:
         held, self._lease = self._held(), None
-        with suppress(StoreError), self._explained(), self._transaction() as connection:
-            leases.give_up(connection, held)
-        leases.let_go(self.path, held)
+        try:
+            with self._explained(), self._transaction() as connection:
+                leases.give_up(connection, held)
+        except StoreError:
+            os.close(held.lock)  # its file stays: a lock that is free tells the next one that the holder is gone
+        else:
+            leases.let_go(self.path, held)
 
     def _held(self) -> Lease:
         if self._lease is None:

@@ -157,6 +157,15 @@ def test_the_dead_are_succeeded_at_once(tmp_path: Path, clock: ManualClock) -> N
     assert opened(tmp_path, clock).epoch == 2
 
 
+def test_one_that_could_not_write_its_end_is_succeeded_at_once(tmp_path: Path, clock: ManualClock) -> None:
+    leader = opened(tmp_path, clock)
+    with sqlite3.connect(leader.path) as raw:
+        raw.execute("BEGIN IMMEDIATE")
+        leader.release()
+    raw.close()
+    assert opened(tmp_path, clock).epoch == 2
+
+
 def test_without_a_lease_nothing_is_written(tmp_path: Path, clock: ManualClock) -> None:
     with pytest.raises(LeaseHeld), opened(tmp_path, clock, lead=False).write():
         pytest.fail("the block ran")
