@@ -31,15 +31,22 @@ class Eligibility:
             pool.name: Bins(0, 1, shapes[pool.name], pool.runs_per_worker or UNLIMITED) for pool in self.pools
         }
         self._offers: dict[str, tuple[Offer, ...]] = {}
+        self._of_kind: dict[tuple[Shape, str, str], tuple[Offer, ...]] = {}  # most groups ask what others ask
 
     def offers(self, group: JobGroup) -> tuple[Offer, ...]:
         """The pools that could serve the group, the best match first."""
         offers = self._offers.get(group.key)
         if offers is None:
-            found = [(pool, self._per_worker(group, pool)) for pool in self.pools if serves(pool, group)]
-            rated = [(self._score(group.asks, pool, count), count) for pool, count in found if count]
-            offers = self._offers[group.key] = tuple(Offer(score[-1], count) for score, count in sorted(rated))
+            kind = (group.asks, group.owner, group.queue)
+            if kind not in self._of_kind:
+                self._of_kind[kind] = self._rated(group)
+            offers = self._offers[group.key] = self._of_kind[kind]
         return offers
+
+    def _rated(self, group: JobGroup) -> tuple[Offer, ...]:
+        found = [(pool, self._per_worker(group, pool)) for pool in self.pools if serves(pool, group)]
+        rated = [(self._score(group.asks, pool, count), count) for pool, count in found if count]
+        return tuple(Offer(score[-1], count) for score, count in sorted(rated))
 
     def refusals(self, group: JobGroup, pool: PoolView) -> tuple[Reason, ...]:
         """Every reason why the pool can never serve the group."""
