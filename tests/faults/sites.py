@@ -75,6 +75,9 @@ class Site:
         """How often its log says it."""
         return self.log.read_text().count(text) if self.log.exists() else 0
 
+    def lines(self) -> list[str]:
+        return self.log.read_text().splitlines()
+
     def leads(self) -> bool:
         return self.said("This manager leads") > 0
 
