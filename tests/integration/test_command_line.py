@@ -26,7 +26,7 @@ def test_up_runs_what_is_submitted_and_takes_everything_with_it(place: Place) ->
     up = place.start("--worker-idle-seconds", "60", "up", "--cpus", "1", "--memory", "256MiB")
     until(place.hub, "the hub")
     (array,) = place.run("submit", "--wait", "--array", "4", "--", "sh", "-c", "echo $WM_ARRAY_INDEX").split()
-    failed = place.run("submit", "--wait", "--shell", "echo out; exit 3", code=1).split()[0]
+    failed = place.run("submit", "--wait", "--shell", "echo out; exit 3", code=3).split()[0]
     (never,) = place.run("submit", "--memory", "1PiB", "--", "true").split()
     assert [place.run("logs", f"{array}-{task}") for task in range(4)] == ["0\n", "1\n", "2\n", "3\n"]
     assert place.job(failed)["exit_code"] == 3

@@ -109,7 +109,7 @@ def test_a_job_is_tried_again_as_often_as_it_may(place: Place, tmp_path: Path) -
 
 def test_a_job_that_runs_too_long_is_ended_with_all_it_started(place: Place, tmp_path: Path) -> None:
     line = f"setsid sleep 600 & echo $! > {tmp_path}/pid; exec sleep 600"
-    job = place.run("submit", "--wait", "--time-limit", "1s", "--shell", line, code=1).split()[0]
+    job = place.run("submit", "--wait", "--time-limit", "1s", "--shell", line, code=143).split()[0]
     shown = place.job(job)
     assert (shown["state"], shown["reason"]) == ("failed", "time-limit")
     assert "time limit of 1s" in shown["text"]
@@ -118,7 +118,7 @@ def test_a_job_that_runs_too_long_is_ended_with_all_it_started(place: Place, tmp
 
 
 def test_a_job_that_cannot_start_says_why(place: Place) -> None:
-    job = place.run("submit", "--wait", "--", "no-such-program", code=1).split()[0]
+    job = place.run("submit", "--wait", "--", "no-such-program", code=127).split()[0]
     assert "no-such-program" in place.job(job)["text"]
     assert "no-such-program" in said_of(place, job)
 

@@ -1,4 +1,5 @@
-"""What goes on beside a manager in the foreground: its decisions are told, and its hub is started again if it died."""
+"""What goes on beside a manager in the foreground: its decisions and troubles are told, and its hub is started again
+if it died."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -10,13 +11,19 @@ from worker_manager.errors import WorkerManagerError
 
 if TYPE_CHECKING:
     from worker_manager.assemble import House
+    from worker_manager.policy.model import Plan
 
 LOOK_EVERY_S = 1.0
+_UNREADABLE = ("backlog-unreadable", "backend-unreadable")
 
 
 @contextmanager
 def attended(house: "House") -> Iterator[None]:
-    with narrated(house), _beside("watch hub", lambda over: _keep_hub(house, over)):
+    with (
+        narrated(house),
+        _beside("watch hub", lambda over: _keep_hub(house, over)),
+        _beside("tell troubles", lambda over: _tell_troubles(house, over)),
+    ):
         yield
 
 
@@ -29,6 +36,30 @@ def _beside(name: str, work: Callable[[threading.Event], None]) -> Iterator[None
         yield
     finally:
         over.set()
+
+
+def _tell_troubles(house: "House", over: threading.Event) -> None:
+    """What cannot be read makes no decision, so it is told here: when it begins, and when it is over."""
+    import structlog
+
+    log = structlog.get_logger("worker_manager.sight")
+    told: dict[str, str] = {}
+    while not over.wait(LOOK_EVERY_S):
+        now = troubles(house.manager.last_plan)
+        for pool, text in now.items():
+            if pool not in told:
+                log.warning(text, action="unreadable", pool=pool)
+        for pool in told.keys() - now.keys():
+            log.info("it can be read again", action="readable", pool=pool)
+        told = now
+
+
+def troubles(plan: "Plan | None") -> dict[str, str]:
+    """Pool → what of it could not be read."""
+    if plan is None:
+        return {}
+    found = ((pool.pool, reason) for pool in plan.pools for reason in pool.reasons if reason.code in _UNREADABLE)
+    return {pool: reason.text for pool, reason in found}
 
 
 def _keep_hub(house: "House", over: threading.Event) -> None:

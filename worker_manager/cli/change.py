@@ -1,6 +1,6 @@
 """What an operator tells the hub: cancel, drain, undrain, delete, freeze, unfreeze."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -8,11 +8,14 @@ import click
 
 from worker.protocol import JobState, UnitError, parse_duration
 from worker_manager.cli.get import pages
-from worker_manager.cli.lazy import LazyGroup, OurCommand, with_connection
+from worker_manager.cli.ids import job_id, without_kind
+from worker_manager.cli.lazy import OurCommand, with_connection
 from worker_manager.cli.world import Invocation, takes_invocation
 from worker_manager.errors import HubError, UsageError
 
 EVERYTHING = 1_000_000
+AT_ONCE = 8  # requests: the hub commits together what comes together
+MANY = 16
 
 
 @click.command(cls=OurCommand)
@@ -29,7 +32,7 @@ def cancel(
     if bool(jobs) == everything or (state and not everything):
         raise UsageError("name jobs, or say --all (and perhaps --state queued)")
     client = inv.plus(**connection).client()
-    chosen: Sequence[str] = jobs
+    chosen: Sequence[str] = [job_id(job) for job in without_kind(jobs, "job")] if jobs else []
     if everything:
         states = [state] if state else [s for s in JobState.ALL if s not in JobState.FINAL]
         found = [pages(client, "/v1/jobs", "jobs", {"state": one}, EVERYTHING, None)[0] for one in states]
@@ -38,7 +41,13 @@ def cancel(
             inv.say("there is no such job")
             return 0
         inv.confirm(f"Cancel {len(chosen)} jobs?", yes)
-    return each(inv, chosen, lambda job: client.post(f"/v1/jobs/{quote(job, safe='')}/cancel", {}, idempotent=True))
+
+    def end(job: str) -> None:
+        ended = client.post(f"/v1/jobs/{quote(job, safe='')}/cancel", {}, idempotent=True)
+        if ended.get("state") in JobState.FINAL and ended["state"] != JobState.CANCELLED:
+            raise Already(f"it had ended before: {ended['state']}")
+
+    return each(inv, chosen, end)
 
 
 @click.command(cls=OurCommand)
@@ -53,8 +62,9 @@ def drain(inv: Invocation, workers: tuple[str, ...], reason: str, within: str | 
     if within:
         body["deadline_ms"] = inv.world.now_ms() + _time("within", within)
     client = inv.plus(**connection).client()
+    names = without_kind(workers, "worker")
     return each(
-        inv, workers, lambda worker: client.post(f"/v1/workers/{quote(worker, safe='')}/drain", body, idempotent=True)
+        inv, names, lambda worker: client.post(f"/v1/workers/{quote(worker, safe='')}/drain", body, idempotent=True)
     )
 
 
@@ -65,25 +75,19 @@ def drain(inv: Invocation, workers: tuple[str, ...], reason: str, within: str | 
 def undrain(inv: Invocation, workers: tuple[str, ...], **connection: Any) -> int:
     """Let drained workers take jobs again."""
     client = inv.plus(**connection).client()
+    names = without_kind(workers, "worker")
     return each(
-        inv, workers, lambda worker: client.post(f"/v1/workers/{quote(worker, safe='')}/undrain", {}, idempotent=True)
+        inv, names, lambda worker: client.post(f"/v1/workers/{quote(worker, safe='')}/undrain", {}, idempotent=True)
     )
 
 
-@click.group(cls=LazyGroup)
-def delete() -> None:
-    """End a worker."""
-
-
-@delete.command("worker", cls=OurCommand)
-@click.argument("workers", nargs=-1, required=True, metavar="ID…")
+@click.command(cls=OurCommand)
+@click.argument("workers", nargs=-1, required=True, metavar="worker ID…")
 @click.option("--force", is_flag=True, help="Also a busy one: its jobs go back to the queue at once.")
 @click.option("--grace-period", metavar="TIME", help="Between asking it and ending it, such as 30s.")
 @with_connection
 @takes_invocation
-def delete_worker(
-    inv: Invocation, workers: tuple[str, ...], force: bool, grace_period: str | None, **connection: Any
-) -> int:
+def delete(inv: Invocation, workers: tuple[str, ...], force: bool, grace_period: str | None, **connection: Any) -> int:
     """Tell a worker to hand everything back and exit, and its backend to end it."""
     params: dict[str, Any] = {"force": "true" if force else None}
     if grace_period:
@@ -93,48 +97,74 @@ def delete_worker(
     def end(worker: str) -> Any:
         return client.request("DELETE", f"/v1/workers/{quote(worker, safe='')}", params=params, idempotent=True)
 
-    return each(inv, workers, end)
+    return each(inv, without_kind(workers, "worker"), end)
 
 
 @click.command(cls=OurCommand)
-@click.argument("what", type=click.Choice(["pool"]), expose_value=False)
-@click.argument("pool")
+@click.argument("pools", nargs=-1, required=True, metavar="pool NAME")
 @click.option("--for", "length", default="30m", metavar="TIME", help="It always ends by itself. [default: 30m]")
 @click.option("--text", default="", help="Why; shown wherever the pool is.")
 @click.option("--manager", help="Where two managers have a pool of this name.")
 @with_connection
 @takes_invocation
-def freeze(inv: Invocation, pool: str, length: str, text: str, manager: str | None, **connection: Any) -> int:
+def freeze(
+    inv: Invocation, pools: tuple[str, ...], length: str, text: str, manager: str | None, **connection: Any
+) -> int:
     """Keep a pool as it is: nothing is launched, nothing goes."""
     body: dict[str, Any] = {"for_ms": _time("for", length), "text": text, **({"manager": manager} if manager else {})}
     client = inv.plus(**connection).client()
-    return each(inv, [pool], lambda name: client.post(f"/v1/pools/{quote(name, safe='')}/freeze", body))
+    names = without_kind(pools, "pool")
+    return each(inv, names, lambda name: client.post(f"/v1/pools/{quote(name, safe='')}/freeze", body))
 
 
 @click.command(cls=OurCommand)
-@click.argument("what", type=click.Choice(["pool"]), expose_value=False)
-@click.argument("pool")
+@click.argument("pools", nargs=-1, required=True, metavar="pool NAME")
 @click.option("--manager", help="Where two managers have a pool of this name.")
 @with_connection
 @takes_invocation
-def unfreeze(inv: Invocation, pool: str, manager: str | None, **connection: Any) -> int:
+def unfreeze(inv: Invocation, pools: tuple[str, ...], manager: str | None, **connection: Any) -> int:
     """Let a frozen pool scale again."""
     body = {"manager": manager} if manager else {}
     client = inv.plus(**connection).client()
-    return each(inv, [pool], lambda name: client.post(f"/v1/pools/{quote(name, safe='')}/unfreeze", body))
+    names = without_kind(pools, "pool")
+    return each(inv, names, lambda name: client.post(f"/v1/pools/{quote(name, safe='')}/unfreeze", body))
 
 
-def each(inv: Invocation, names: Sequence[str], act: Any) -> int:
+class Already(Exception):
+    """Nothing had to be done, and the person may want to know."""
+
+
+def each(inv: Invocation, names: Sequence[str], act: Callable[[str], Any]) -> int:
     """Every one is tried; the names of those done go to stdout, and 1 comes back when one was refused."""
     refused = 0
-    for name in names:
+    for name, problem in _tried(names, act):
+        if problem is None:
+            click.echo(name)
+        else:
+            refused |= not isinstance(problem, Already)
+            inv.say(f"worker-manager: {_without_echo(name, str(problem))}")
+    return int(refused)
+
+
+def _tried(names: Sequence[str], act: Callable[[str], Any]) -> Iterator[tuple[str, Exception | None]]:
+    def one(name: str) -> tuple[str, Exception | None]:
         try:
             act(name)
-            click.echo(name)
-        except HubError as error:
-            refused = 1
-            inv.say(f"worker-manager: {name}: {error}")
-    return refused
+        except (HubError, Already) as error:
+            return name, error
+        return name, None
+
+    if len(names) < MANY:
+        yield from map(one, names)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        yield from pool.map(one, names)
+
+
+def _without_echo(name: str, problem: str) -> str:
+    return problem if name in problem.replace("'", " ").split() else f"{name}: {problem}"
 
 
 def _time(option: str, text: str) -> int:

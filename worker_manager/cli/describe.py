@@ -6,9 +6,21 @@ from urllib.parse import quote
 
 import click
 
+from worker_manager.cli.ids import kind_and_name
 from worker_manager.cli.kinds import decision_why, job_state, pool_why, sentence, why
 from worker_manager.cli.lazy import OurCommand, with_connection
-from worker_manager.cli.output import Column, duration, moment, resources, show_one, show_pairs, show_table, text
+from worker_manager.cli.output import (
+    Column,
+    ago,
+    duration,
+    moment_ago,
+    resources,
+    show_one,
+    show_pairs,
+    show_table,
+    size,
+    text,
+)
 from worker_manager.cli.world import Invocation, takes_invocation
 
 _PATHS = {"job": "/v1/jobs/{}", "worker": "/v1/workers/{}", "pool": "/v1/pools/{}/explain"}
@@ -16,13 +28,13 @@ _FORM = click.Choice(["text", "json", "yaml"])
 
 
 @click.command(cls=OurCommand)
-@click.argument("kind", type=click.Choice(list(_PATHS)))
-@click.argument("name", metavar="ID")
+@click.argument("words", nargs=-1, required=True, metavar="[job|worker|pool] ID")
 @click.option("-o", "--output", type=_FORM, default="text", help="[default: text]")
 @with_connection
 @takes_invocation
-def describe(inv: Invocation, kind: str, name: str, output: str, **connection: Any) -> None:
+def describe(inv: Invocation, words: tuple[str, ...], output: str, **connection: Any) -> None:
     """Everything about one job, worker or pool."""
+    kind, name = kind_and_name(words, list(_PATHS), "worker")
     thing = inv.plus(**connection).client().get(_PATHS[kind].format(quote(name, safe="")))
     if output != "text":
         show_one(kind.capitalize(), thing, output)
@@ -31,6 +43,7 @@ def describe(inv: Invocation, kind: str, name: str, output: str, **connection: A
 
 
 def _job(inv: Invocation, job: Mapping[str, Any]) -> None:
+    now = inv.world.now_ms()
     show_pairs(
         [
             ("Job", str(job.get("id", ""))),
@@ -38,6 +51,7 @@ def _job(inv: Invocation, job: Mapping[str, Any]) -> None:
             ("State", job_state(job)),
             ("Why", why(job)),
             ("Command", " ".join(job.get("command") or ())),
+            ("Environment", " ".join(f"{name}={value}" for name, value in (job.get("env") or {}).items())),
             ("Asks", resources(job.get("resources"))),
             ("Tags", ", ".join(job.get("tags") or ())),
             ("Owner", text("owner")(job)),
@@ -48,11 +62,12 @@ def _job(inv: Invocation, job: Mapping[str, Any]) -> None:
             ("Worker", text("worker")(job)),
             ("Exit code", text("exit_code")(job)),
             ("Signal", text("signal")(job)),
-            ("Submitted", moment(job.get("submitted_ms"))),
-            ("Started", moment(job.get("started_ms"))),
-            ("Ended", moment(job.get("ended_ms"))),
+            ("Submitted", moment_ago(job.get("submitted_ms"), now)),
+            ("Started", moment_ago(job.get("started_ms"), now)),
+            ("Ended", moment_ago(job.get("ended_ms"), now)),
             ("Ran", duration(job.get("run_ms"))),
             ("CPU", duration(job.get("cpu_ms"))),
+            ("Peak memory", size(job.get("max_rss"))),
         ]
     )
     _array(job.get("array"))
@@ -77,9 +92,10 @@ def _array(array: Any) -> None:
         click.echo("Tasks: " + ", ".join(f"{count} {state}" for state, count in array.items() if count))
 
 
-def _worker(_: Invocation, worker: Mapping[str, Any]) -> None:
+def _worker(inv: Invocation, worker: Mapping[str, Any]) -> None:
     cordon = worker.get("cordon") or {}
     host = worker.get("host") or {}
+    now = inv.world.now_ms()
     show_pairs(
         [
             ("Worker", str(worker.get("id", ""))),
@@ -93,11 +109,12 @@ def _worker(_: Invocation, worker: Mapping[str, Any]) -> None:
             ("Jobs done", text("runs")(worker)),
             ("Jobs here", ", ".join(str(_id_of(job)) for job in worker.get("jobs") or ())),
             ("Host", " ".join(f"{name}={value}" for name, value in host.items())),
-            ("Ready since", moment(worker.get("ready_ms"))),
-            ("Last seen", moment(worker.get("seen_ms"))),
-            ("Idle since", moment(worker.get("idle_since_ms"))),
+            ("Ready", moment_ago(worker.get("ready_ms"), now)),
+            ("Last seen", moment_ago(worker.get("seen_ms"), now)),
+            ("Idle since", moment_ago(worker.get("idle_since_ms"), now)),
+            ("Gone", moment_ago(worker.get("gone_ms"), now)),
             ("Drains", sentence(cordon.get("reason")) if cordon else ""),
-            ("Drains until", moment(cordon.get("deadline_ms")) if cordon else ""),
+            ("Drains until", moment_ago(cordon.get("deadline_ms"), now) if cordon else ""),
             ("Config", text("config")(worker)),
         ]
     )
@@ -109,6 +126,7 @@ def _id_of(job: Any) -> Any:
 
 def _pool(inv: Invocation, answer: Mapping[str, Any]) -> None:
     """One for each manager that has a pool of this name."""
+    now = inv.world.now_ms()
     for pool in answer.get("pools") or ():
         show_pairs(
             [
@@ -116,8 +134,8 @@ def _pool(inv: Invocation, answer: Mapping[str, Any]) -> None:
                 ("Manager", text("manager")(pool)),
                 ("Workers", counts(pool)),
                 ("Bounds", f"{pool.get('min_workers', '-')} to {pool.get('max_workers', '-')}"),
-                ("Why", pool_why(pool)),
-                ("Last seen", moment(pool.get("seen_ms"))),
+                ("Why", pool_why(pool, now)),
+                ("Last seen", moment_ago(pool.get("seen_ms"), now)),
             ]
         )
         show_verdicts(inv, pool.get("verdicts"))
@@ -131,12 +149,13 @@ def counts(pool: Mapping[str, Any]) -> str:
 
 def show_decisions(inv: Invocation, decisions: Any) -> None:
     """What was done, newest last, and how it went."""
+    now = inv.world.now_ms()
     _table(
         inv,
-        "Decisions",
+        "Last decisions",
         decisions,
         (
-            Column("AT", lambda decision: moment(decision.get("at_ms"))),
+            Column("WHEN", lambda decision: ago(decision.get("at_ms") or now, now)),
             Column("ACTION", text("action")),
             Column("SUBJECT", text("subject")),
             Column("OUTCOME", text("outcome")),
@@ -164,4 +183,4 @@ def show_verdicts(inv: Invocation, verdicts: Any) -> None:
 def _table(inv: Invocation, title: str, rows: Any, columns: tuple[Column, ...]) -> None:
     if rows:
         click.echo(f"{title}:")
-        show_table(columns, rows, inv.colored)
+        show_table(columns, rows, inv.colored, width=inv.width)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from worker.protocol import format_bytes, format_cpus
-from worker_manager.cli.output import NOTHING, Column, Kind, Row, age, duration, moment, resources, text
+from worker_manager.cli.output import NOTHING, Column, Kind, Row, age, ago, duration, moment, resources, text
 
 
 def jobs(now_ms: int) -> Kind:
@@ -12,7 +12,7 @@ def jobs(now_ms: int) -> Kind:
         "Job",
         (
             Column("ID", text("id")),
-            Column("NAME", text("name")),
+            Column("NAME", text("name"), longest=32),
             Column("STATE", job_state, colored=True),
             Column("ASKS", lambda job: resources(job.get("resources"))),
             Column("WORKER", text("worker")),
@@ -66,7 +66,7 @@ def pools(now_ms: int) -> Kind:
             Column("MIN", text("min_workers")),
             Column("MAX", text("max_workers")),
             Column("SEEN", age("seen_ms", now_ms)),
-            Column("WHY", pool_why),
+            Column("WHY", lambda pool: pool_why(pool, now_ms)),
         ),
         key="pool",
     )
@@ -99,8 +99,18 @@ def job_state(job: Row) -> str:
 
 
 def why(job: Row) -> str:
+    """What keeps a job that waits; how one ended that did not succeed."""
     if job.get("unservable"):
         return "no pool can serve it: " + sentence(job["unservable"])
+    if job.get("state") in ("queued", "blocked"):
+        waits, first = job.get("waits"), job.get("waits_for")
+        if first:
+            return "waits for " + ", ".join(first)
+        if waits:
+            return f"{waits.get('pool')}: {sentence(waits.get('reason'))}"
+    array = job.get("array")
+    if isinstance(array, Mapping) and array.get("failed"):
+        return f"{array['failed']} failed: get jobs --array {job.get('id')} --state failed"
     return str(job.get("text") or sentence(job.get("reason")))
 
 
@@ -112,11 +122,17 @@ def free(worker: Row) -> str:
     return ", ".join(parts + ([format_bytes(wire["memory"])] if wire.get("memory") else []))
 
 
-def pool_why(pool: Row) -> str:
-    if pool.get("frozen"):
-        frozen = pool["frozen"]
-        return f"frozen: {frozen.get('text') or 'by an operator'}" if isinstance(frozen, Mapping) else "frozen"
-    return "; ".join(sentence(reason) for reason in pool.get("reasons") or ()) or NOTHING
+def pool_why(pool: Row, now_ms: int) -> str:
+    """A freeze comes first: while it lasts nothing else matters."""
+    reasons = [sentence(reason) for reason in pool.get("reasons") or () if code(reason) != "frozen"]
+    frozen = pool.get("frozen")
+    if isinstance(frozen, Mapping):
+        reasons.insert(0, f"frozen, ends {ago(frozen['until_ms'], now_ms)}: {frozen.get('text') or 'no reason given'}")
+    return "; ".join(reasons) or NOTHING
+
+
+def code(reason: Any) -> str:
+    return str(reason.get("code", "")) if isinstance(reason, Mapping) else ""
 
 
 def sentence(reason: Any) -> str:
@@ -140,4 +156,8 @@ def details(data: Any) -> str:
         return f"{made.get('action')} {made.get('subject')}: {made.get('outcome')}; {decision_why(made)}"
     if data.get("text"):
         return str(data["text"])
-    return " ".join(f"{name}={sentence(value)}" for name, value in data.items()) or NOTHING
+    return " ".join(f"{name}={told(value)}" for name, value in data.items() if value not in (None, "")) or NOTHING
+
+
+def told(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else sentence(value) if value else str(value)

@@ -7,7 +7,8 @@ Nothing slow is imported here: the help has to come at once.
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ import click
 
 from worker_manager.cli.lazy import LazyGroup, OurCommand, given, option_of
 from worker_manager.cli.world import Invocation, World
-from worker_manager.config.flags import GLOBAL, notes_for
+from worker_manager.config.flags import CONNECTION, GLOBAL, MANAGER, POOL, PREFIX, SHAPE, notes_for, variable
 from worker_manager.errors import WorkerManagerError
 
 _HERE = "worker_manager.cli"
+_NAME = "worker-manager"
+_COMPLETE = "_WORKER_MANAGER_COMPLETE"
 
 COMMANDS = {
     "up": (f"{_HERE}.up", "up", "Hub and local workers on this machine, in the foreground; nothing to configure."),
@@ -42,6 +45,15 @@ COMMANDS = {
     "version": (f"{_HERE}.about", "version", "The version, and which backends are usable."),
     "completion": (f"{_HERE}.about", "completion", "Print the shell's completion script."),
 }
+
+
+_MODES = ("once", "dry_run", "detailed_exitcode", "verbose", "color", "log_format")
+_SECTIONS = (
+    ("Which hub", {flag.key for flag in CONNECTION}),
+    ("The pool of a backend's command (a file's pools too, where given)", {flag.key for flag in POOL}),
+    ("The manager", {flag.key for flag in MANAGER} | {"config", "once", "dry_run", "detailed_exitcode"}),
+    ("Also", {"verbose", "color", "log_format", "version", "help"}),
+)
 
 
 class Root(LazyGroup):
@@ -73,6 +85,14 @@ class Root(LazyGroup):
         with formatter.section("Backends (each manages one pool of workers)"):
             formatter.write_dl([(name, entry.summary) for name, entry in sorted(BACKENDS.items())])
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands first: they are what somebody looks for here."""
+        self.format_commands(ctx, formatter)
+        for title, keys in _SECTIONS:
+            records = [param.get_help_record(ctx) for param in self.get_params(ctx) if param.name in keys]
+            with formatter.section(title):
+                formatter.write_dl([record for record in records if record is not None])
+
 
 def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
     if asked and not ctx.resilient_parsing:
@@ -98,19 +118,18 @@ def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
 @click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="[default: auto]")
 @click.option("--log-format", type=click.Choice(["auto", "json", "text"]), default="auto", help="[default: auto]")
 @click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="And which backends."
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Print the version, and which backends are usable.",
 )
 @click.pass_context
 def cli(
     ctx: click.Context,
     /,
     config: Path | None,
-    once: bool,
-    dry_run: bool,
-    detailed_exitcode: bool,
-    verbose: bool,
-    color: str,
-    log_format: str,
     **_: Any,
 ) -> None:
     """Watch a backlog of jobs, and launch and end the workers that run them.
@@ -124,10 +143,43 @@ def cli(
     world = ctx.obj if isinstance(ctx.obj, World) else World()
     known = {flag.key for flag in GLOBAL}
     flags = {name: value for name, value in given(ctx).items() if name in known}
-    for note in notes_for(flags):
+    for note in (*notes_for(flags), *unknown_variables(world.environment)):
         click.echo(f"worker-manager: {note}", err=True)
+    once, dry_run, detailed_exitcode, verbose, color, log_format = (_said(ctx, name, world) for name in _MODES)
     ctx.color = {"always": True, "never": False}.get(color, None if not world.environment.get("NO_COLOR") else False)
     ctx.obj = Invocation(world, flags, config, once, dry_run, detailed_exitcode, verbose, color, log_format)
+
+
+def _said(ctx: click.Context, name: str, world: World) -> Any:
+    """By flag, else by variable, else the default."""
+    text = world.environment.get(variable(name))
+    if not text or ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+        return ctx.params[name]
+    option = next(param for param in ctx.command.params if param.name == name)
+    try:
+        return option.type_cast_value(ctx, text)
+    except click.BadParameter as error:
+        raise click.UsageError(f"{variable(name)}: {error.message}", ctx=ctx) from None
+
+
+def unknown_variables(environment: Mapping[str, str]) -> Iterator[str]:
+    """A variable with our prefix that means nothing is a slip of the pen: it must not pass in silence."""
+    ours = {name for name in environment if name.startswith(PREFIX)}
+    known = {flag.variable for flag in GLOBAL} | {variable(name) for name in ("config", *_MODES)}
+    if not ours - known:
+        return
+    import difflib
+
+    from backends import registry
+    from backends.base import BackendUnusable
+
+    for backend in registry.names():
+        known |= {variable(backend, flag.name) for flag in SHAPE}
+        with suppress(BackendUnusable):
+            known |= {variable(backend, option.name) for option in registry.load(backend).options}
+    for name in sorted(ours - known):
+        near = difflib.get_close_matches(name.removeprefix(PREFIX), [one.removeprefix(PREFIX) for one in known], n=1)
+        yield f"{name} is set and means nothing" + (f"; did you mean {PREFIX}{near[0]}?" if near else "")
 
 
 def spread_words(arguments: Sequence[str], commands: Mapping[str, Any]) -> list[str]:
@@ -157,7 +209,7 @@ def run(words: Sequence[str], world: World) -> int:
 
     names = {**COMMANDS, **BACKENDS, **{alias: entry for entry in BACKENDS.values() for alias in entry.aliases}}
     try:
-        code = cli.main(spread_words(words, names), prog_name="worker-manager", standalone_mode=False, obj=world)
+        code = _invoke(spread_words(words, names), world)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.exceptions.Abort:
@@ -177,6 +229,17 @@ def run(words: Sequence[str], world: World) -> int:
         if type(error).__name__ in ("BackendUnusable", "OptionErrors", "UnknownBackend"):
             return _told(str(error), 2)
         raise
+
+
+def _invoke(words: list[str], world: World) -> Any:
+    if _COMPLETE in os.environ:
+        return cli.main(words, prog_name=_NAME, complete_var=_COMPLETE, standalone_mode=False, obj=world)
+    # Not by `main`, which would take a reader that went away for a failure.
+    try:
+        with cli.make_context(_NAME, words, obj=world) as ctx:
+            return cli.invoke(ctx)
+    except click.exceptions.Exit as end:
+        return end.exit_code
 
 
 def _told(text: str, code: int) -> int:

@@ -5,7 +5,7 @@ json and yaml carry a versioned schema: {"apiVersion": "worker-manager/v1", "kin
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
@@ -15,6 +15,8 @@ from worker_manager.cli.world import API_VERSION, Invocation
 
 FORMATS = ("table", "wide", "json", "yaml", "name")
 NOTHING = "-"
+GAP = "  "
+LEAST_TO_WRAP = 24
 _COLORS = {
     "succeeded": "green",
     "ready": "green",
@@ -38,6 +40,7 @@ class Column:
     cell: Callable[[Row], str]
     wide: bool = False  # only with -o wide
     colored: bool = False
+    longest: int | None = None  # cut in a table, whole with -o wide
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,10 @@ def show_list(
         for item in items:
             click.echo(item[kind.key])
     else:
-        show_table([column for column in kind.columns if form == "wide" or not column.wide], items, inv.colored, titled)
+        columns = [column for column in kind.columns if form == "wide" or not column.wide]
+        if form == "wide":
+            columns = [replace(column, longest=None) for column in columns]
+        show_table(columns, items, inv.colored, titled, inv.width)
 
 
 def show_one(kind: str, item: Row, form: str) -> None:
@@ -76,18 +82,23 @@ def show_document(document: Any, form: str) -> None:
         click.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
 
-def show_table(columns: Sequence[Column], items: Iterable[Row], colored: bool, titled: bool = True) -> None:
-    """Words in columns; the last is not padded, so that a line ends where its text does."""
-    rows = [[_one_line(column.cell(item)) for column in columns] for item in items]
+def show_table(
+    columns: Sequence[Column], items: Iterable[Row], colored: bool, titled: bool = True, width: int | None = None
+) -> None:
+    """Words in columns; the last is not padded, so that a line ends where its text does. With the `width` of a
+    terminal, what is too long in the last column goes on below itself."""
+    rows = [[_cut(_one_line(column.cell(item)), column.longest) for column in columns] for item in items]
     titles = [column.title for column in columns]
-    widths = [max(len(row[number]) for row in [titles, *rows]) for number in range(len(columns))]
+    widths = [max(cells(row[number]) for row in [titles, *rows]) for number in range(len(columns))]
+    indent = sum(widths[:-1]) + len(GAP) * (len(widths) - 1)
     if titled:
         click.echo(_padded(titles, widths))
     for row in rows:
-        line = _padded(row, widths)
-        if colored:
-            line = _painted(line, row, columns)
-        click.echo(line, color=colored)
+        first, *more = _wrapped(row[-1], width - indent if width else 0)
+        line = _padded([*row[:-1], first], widths)
+        click.echo(_painted(line, row, columns) if colored else line, color=colored)
+        for rest in more:
+            click.echo(" " * indent + rest)
 
 
 def show_pairs(pairs: Iterable[tuple[str, str]]) -> None:
@@ -98,14 +109,37 @@ def show_pairs(pairs: Iterable[tuple[str, str]]) -> None:
         click.echo(f"{name + ':':<{width}} {_one_line(value)}")
 
 
-def _padded(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
+def _padded(row: Sequence[str], widths: Sequence[int]) -> str:
+    return GAP.join(cell + " " * (width - cells(cell)) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Not where so little room is left that it would be a column of syllables."""
+    if width < LEAST_TO_WRAP or cells(text) <= width:
+        return [text]
+    import textwrap
+
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [text]
+
+
+def cells(text: str) -> int:
+    """How many places a terminal gives it: some letters take two, accents of their own none."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(letter) else 2 if east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def _cut(text: str, longest: int | None) -> str:
+    return text if longest is None or len(text) <= longest else text[: longest - 1] + "…"
 
 
 def _painted(line: str, row: Sequence[str], columns: Sequence[Column]) -> str:
     for cell, column in zip(row, columns, strict=True):
-        if column.colored and cell in _COLORS:
-            return line.replace(cell, click.style(cell, fg=_COLORS[cell]), 1)
+        color = _COLORS.get(cell.partition(" ")[0]) if column.colored else None
+        if color:
+            return line.replace(cell, click.style(cell, fg=color), 1)
     return line
 
 
@@ -138,6 +172,10 @@ def duration(ms: Any) -> str:
     return NOTHING if ms is None else format_duration(int(ms))
 
 
+def size(count: Any) -> str:
+    return NOTHING if count is None else format_bytes(int(count))
+
+
 def resources(wire: Mapping[str, Any] | None) -> str:
     """A shape in one phrase; what is missing from the wire is its default and says nothing."""
     if not wire:
@@ -154,6 +192,17 @@ def resources(wire: Mapping[str, Any] | None) -> str:
     if wire.get("tags"):
         parts.append("tags " + ",".join(wire["tags"]))
     return ", ".join(parts)
+
+
+def ago(ms: Any, now_ms: int) -> str:
+    """`3m5s ago`, `in 12s`."""
+    seconds = int((now_ms - ms) / 1000)
+    told = format_duration(abs(seconds) * 1000)
+    return "now" if seconds == 0 else f"{told} ago" if seconds > 0 else f"in {told}"
+
+
+def moment_ago(ms: Any, now_ms: int) -> str:
+    return NOTHING if ms is None else f"{moment(ms)} ({ago(ms, now_ms)})"
 
 
 def moment(ms: Any) -> str:

@@ -9,21 +9,38 @@ from typing import Any
 
 import click
 
-from worker.protocol import JobState, UnitError, parse_bytes, parse_cpus, parse_duration
+from worker.protocol import UnitError, parse_bytes, parse_cpus, parse_duration
+from worker_manager.cli.ids import job_id
 from worker_manager.cli.lazy import OurCommand, with_connection
 from worker_manager.cli.world import Invocation, takes_invocation
-from worker_manager.errors import UsageError, WorkerManagerError
+from worker_manager.errors import UsageError
 
 MOST_AT_ONCE = 10_000  # jobs in one request
 MAX_FILE = 256 << 20
-LONGEST_PAUSE_S = 2.0
 
 
-@click.command(cls=OurCommand, context_settings={"ignore_unknown_options": False})
+class _Submit(OurCommand):
+    """An option of the job's command that stands there without -- is no option of ours."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        said = tuple(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if "--" in said or all(word.startswith("-") for word in said):
+                raise
+            hint = "What belongs to the job's command stands after --: worker-manager submit [options] -- COMMAND"
+            raise click.UsageError(f"{error.format_message()} {hint}", ctx=ctx) from None
+
+
+@click.command(cls=_Submit)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.option("--shell", "pipeline", help="A line for /bin/sh instead of a command.")
 @click.option(
-    "-f", "--file", type=click.Path(allow_dash=True), help="Jobs from FILE: .yaml, .jsonl, or - for stdin (JSON lines)."
+    "-f",
+    "--file",
+    type=click.Path(allow_dash=True),
+    help="Jobs from FILE: .yaml, .json, .jsonl, or - for stdin (JSON lines).",
 )
 @click.option("--name", help="For people.")
 @click.option("--cpus", help="CPUs, such as 2 or 0.5. [default: 1]")
@@ -44,7 +61,11 @@ LONGEST_PAUSE_S = 2.0
 )
 @click.option("--env", "env", multiple=True, metavar="K=V", help="A variable of the job (repeatable).")
 @click.option("--idempotency-key", help="The same key and jobs again submit nothing new.")
-@click.option("--wait", is_flag=True, help="Wait until all have ended; exit 1 when one did not succeed.")
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="Wait until all have ended. One job: exit as it did; several: 1 when one did not succeed.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print no ids.")
 @with_connection
 @takes_invocation
@@ -70,7 +91,11 @@ def submit(inv: Invocation, command: tuple[str, ...], pipeline: str | None, file
             ids.append(job["id"])
             if not quiet:
                 click.echo(job["id"])
-    return wait_for(inv, client, ids) if wait else 0
+    if wait:
+        from worker_manager.cli.wait import wait_for
+
+        return wait_for(inv, client, ids)
+    return 0
 
 
 def spec_of(
@@ -124,7 +149,7 @@ def _dependency(word: str) -> dict[str, str]:
     job, _, needs = word.partition(":")
     if needs not in ("", "success", "end"):
         raise UsageError(f"--after: write {job} or {job}:end, not {word!r}")
-    return {"job": job, "needs": needs or "success"}
+    return {"job": job_id(job), "needs": needs or "success"}
 
 
 # ---------------------------------------------------------------- files
@@ -142,16 +167,21 @@ def jobs_from(file: str) -> list[dict[str, Any]]:
     if file.endswith((".yaml", ".yml")):
         from worker_manager.config.yaml_file import read
 
-        value = read(text, name, MAX_FILE).value
-        listed = value.get("jobs") if isinstance(value, dict) else value
-        if not isinstance(listed, list):
-            raise UsageError(f"{name}: write jobs: and a list of jobs under it")
-        jobs = [(f"{name}: jobs[{number}]", job) for number, job in enumerate(listed)]
+        jobs = _list_of_jobs(read(text, name, MAX_FILE).value, name)
+    elif file.endswith(".json"):
+        jobs = _list_of_jobs(_json(text, name), name)
     else:
         jobs = [(f"{name}:{number}", _json(line, f"{name}:{number}")) for number, line in _lines(text)]
     if not jobs:
         raise UsageError(f"{name} holds no job")
     return [_job(where, job) for where, job in jobs]
+
+
+def _list_of_jobs(value: Any, name: str) -> list[tuple[str, Any]]:
+    listed = value.get("jobs") if isinstance(value, dict) else value
+    if not isinstance(listed, list):
+        raise UsageError(f"{name}: write jobs: and a list of jobs under it")
+    return [(f"{name}: jobs[{number}]", job) for number, job in enumerate(listed)]
 
 
 def _lines(text: str) -> Iterable[tuple[int, str]]:
@@ -199,29 +229,3 @@ def _refers_to_neighbours(job: dict[str, Any]) -> bool:
     return isinstance(needed, list) and any(
         isinstance(one, dict) and str(one.get("job", "")).startswith("#") for one in needed
     )
-
-
-# ---------------------------------------------------------------- waiting
-
-
-def wait_for(inv: Invocation, client: Any, ids: Sequence[str]) -> int:
-    """0 when all succeeded. A hub that is away for a moment is waited for."""
-    failed = [job for job in ids if not _succeeded(inv, client, job)]
-    for job in failed:
-        inv.say(f"worker-manager: {job} did not succeed; see worker-manager describe job {job}")
-    return 1 if failed else 0
-
-
-def _succeeded(inv: Invocation, client: Any, job: str) -> bool:
-    pause = 0.1
-    while True:
-        try:
-            state = client.get(f"/v1/jobs/{job}")["state"]
-        except WorkerManagerError as error:
-            if getattr(error, "status", None) is not None:
-                raise
-            state = "unknown"
-        if state in JobState.FINAL:
-            return bool(state == JobState.SUCCEEDED)
-        inv.world.sleep(pause)
-        pause = min(LONGEST_PAUSE_S, pause * 1.5)

@@ -16,13 +16,15 @@ from worker_manager.cli.lazy import OurCommand, with_connection
 from worker_manager.cli.run import pool_command
 from worker_manager.cli.world import Invocation, takes_invocation
 from worker_manager.config.layers import SinglePool
-from worker_manager.errors import UsageError, WorkerManagerError
+from worker_manager.errors import HubError, LeaseHeld, UsageError, WorkerManagerError
 
 if TYPE_CHECKING:
     from worker_manager.assemble import House
 
 POLL_S = 0.1
+PATIENCE_S = 60.0  # of `down`, until workers that were told to stop are gone
 RECORD = "up"
+LIVE = ("ready", "draining", "lost")
 
 
 def _up(inv: Invocation, single: SinglePool) -> int:
@@ -36,6 +38,9 @@ def _up(inv: Invocation, single: SinglePool) -> int:
     if inv.dry_run:
         with assemble.house(settings, start_hub=False) as house:
             return show_plan(house, inv.detailed_exitcode)
+    pid = running(settings.manager.state_dir)
+    if pid is not None:
+        raise LeaseHeld(f"`up` runs already on {settings.manager.state_dir}: pid {pid}; worker-manager down ends it")
     with assemble.house(settings) as house:
         if inv.once:
             house.manager.once()
@@ -116,7 +121,7 @@ class Ending:
                 self._inv.world.sleep(POLL_S)
             self.all_gone = True
         except WorkerManagerError as error:
-            self._inv.say(f"worker-manager: {error}; what is left: worker-manager down")
+            self._inv.say(f"worker-manager: {error}; worker-manager down --now ends what is left")
         finally:
             self._house.manager.stop()
 
@@ -130,11 +135,13 @@ def recorded(state_dir: Path) -> Iterator[None]:
     from worker_manager.hub.discovery import start_time
 
     record = state_dir / RECORD
-    record.write_text(f"{os.getpid()} {start_time(os.getpid())}")
+    ours = f"{os.getpid()} {start_time(os.getpid())}"
+    record.write_text(ours)
     try:
         yield
     finally:
-        record.unlink(missing_ok=True)
+        if record.exists() and record.read_text() == ours:
+            record.unlink(missing_ok=True)
 
 
 def running(state_dir: Path) -> int | None:
@@ -154,35 +161,94 @@ def running(state_dir: Path) -> int | None:
 @takes_invocation
 def down(inv: Invocation, now: bool, **connection: Any) -> int:
     """End what `up` began, and stop the hub that was left running. Jobs and results stay."""
-    from worker_manager.assemble import NoHub
+    from worker_manager.assemble import NoHub, hub_settings
+    from worker_manager.control.lease import leading
     from worker_manager.hub import discovery
 
     inv = inv.plus(**connection)
     settings = inv.settings()
+    left: list[str] = []
     if settings.hub.server:
         raise UsageError("a hub elsewhere is stopped where it runs")
     state_dir = settings.manager.state_dir
-    _end_up(inv, state_dir, now)
-    try:
-        workers = inv.client().get("/v1/workers")["workers"]
-    except NoHub:
-        workers = []
-    for worker in workers:
-        if worker.get("state") in ("ready", "draining", "lost"):
-            inv.say(f"{worker['id']} still runs {worker.get('running', 0)} jobs; without a hub it goes by itself")
+    was_up = _end_up(inv, state_dir, now)
+    for manager in leading(state_dir):
+        raise WorkerManagerError(
+            f"the manager {manager!r} still runs on {state_dir}: end it where it was started (Ctrl-C, systemctl stop), "
+            "then say this again; `worker-manager hub stop` stops the hub alone"
+        )
+    if now and discovery.find(state_dir) is None and (state_dir / discovery.SETTINGS).exists():
+        # Only through a hub can workers that still run be told to stop and to hand their jobs back.
+        discovery.find_or_start(hub_settings(settings))
+    with suppress(NoHub):
+        left = _end_workers(inv, inv.client(), now)
     stopped = discovery.stop(state_dir)
-    inv.say("the hub has ended" if stopped else f"no hub runs on {state_dir}")
-    return 0
+    inv.say("the hub has ended" if stopped or was_up else f"no hub runs on {state_dir}")
+    for worker in left:
+        inv.say(f"worker-manager: {worker} still runs; it goes by itself when its lease is over")
+    return 1 if left else 0
 
 
-def _end_up(inv: Invocation, state_dir: Path, now: bool) -> None:
+def _end_up(inv: Invocation, state_dir: Path, now: bool) -> bool:
+    """Waits until its process is gone; says whether there was one."""
+    from worker_manager.hub.discovery import start_time
+
     pid = running(state_dir)
     if pid is None:
-        return
+        return False
     inv.say(f"`up` (pid {pid}) ends: its workers {'hand their jobs back' if now else 'finish what they run'}")
+    if not now:
+        inv.say("(worker-manager down --now would not wait for that)")
+    began = start_time(pid)
     for _ in range(2 if now else 1):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
         inv.world.sleep(POLL_S)  # two signals at once would count as one
-    while running(state_dir) is not None:
+    while start_time(pid) == began:
         inv.world.sleep(POLL_S)
+    return True
+
+
+def _end_workers(inv: Invocation, client: Any, now: bool) -> list[str]:
+    """Those that no manager of ours took with it. Which of them do not go."""
+    workers = _live(client)
+    if workers and not now:
+        inv.say(f"{_told(workers)} left: without a hub they go on for as long as their lease lasts, then give up")
+        inv.say("worker-manager down --now ends them too; the next `up` finds them again")
+    if not workers or not now:
+        return []
+    for worker in workers:
+        with suppress(HubError):
+            client.request("DELETE", f"/v1/workers/{worker['id']}", params={"force": "true"}, idempotent=True)
+    inv.say(f"{_told(workers)} told to stop; what they ran goes back to the queue")
+    return _until_gone(inv, [worker for worker in workers if _runs_here(worker)])
+
+
+def _until_gone(inv: Invocation, workers: list[dict[str, Any]]) -> list[str]:
+    """The hub must not go before its workers have heard it."""
+    for _ in range(int(PATIENCE_S / POLL_S)):
+        workers = [worker for worker in workers if _runs_here(worker)]
+        if not workers:
+            break
+        inv.world.sleep(POLL_S)
+    return [str(worker["id"]) for worker in workers]
+
+
+def _runs_here(worker: Mapping[str, Any]) -> bool:
+    """Its process lives on this machine. Of one elsewhere nothing can be seen from here."""
+    host = worker.get("host") or {}
+    try:
+        words = Path(f"/proc/{int(host['pid'])}/cmdline").read_bytes().split(b"\0")
+    except (KeyError, TypeError, ValueError, OSError):
+        return False
+    return host.get("hostname") == os.uname().nodename and str(worker["id"]).encode() in words
+
+
+def _live(client: Any) -> list[dict[str, Any]]:
+    return [worker for worker in client.get("/v1/workers")["workers"] if worker.get("state") in LIVE]
+
+
+def _told(workers: list[dict[str, Any]]) -> str:
+    jobs = sum(worker.get("running") or 0 for worker in workers)
+    verb = "is" if len(workers) == 1 else "are"
+    return f"{len(workers)} worker{'s' * (len(workers) != 1)} with {jobs} running job{'s' * (jobs != 1)} {verb}"

@@ -4,6 +4,7 @@ Tests hand in a World of their own; nothing below reads `os.environ` or opens a 
 """
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -35,6 +36,7 @@ class World:
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
     sleep: Callable[[float], None] = time.sleep
     terminal: Callable[[], bool] = lambda: sys.stdout.isatty()
+    watched: Callable[[], bool] = lambda: sys.stderr.isatty()
     argv: tuple[str, ...] = ()  # to begin anew with
 
 
@@ -106,6 +108,15 @@ class Invocation:
         if self.color != "auto":
             return self.color == "always"
         return not self.world.environment.get("NO_COLOR") and self.world.terminal()
+
+    @property
+    def width(self) -> int | None:
+        """Of the terminal that reads; None where none does: there a line is as long as it is."""
+        return shutil.get_terminal_size().columns if self.world.terminal() else None
+
+    @property
+    def error_width(self) -> int:
+        return shutil.get_terminal_size().columns
 
     def say(self, text: str) -> None:
         """For the person: stderr, never mixed with data."""

@@ -106,6 +106,16 @@ def _is_dead(ledger: Path, epoch: int) -> bool:
     return True
 
 
+def leading(folder: Path) -> tuple[str, ...]:
+    """The managers of this folder that lead now, as their locks tell: their processes live."""
+    held = set()
+    for path in folder.glob("ledger-*.db-holder-*"):
+        ledger, _, epoch = path.name.rpartition("-holder-")
+        if epoch.isdigit() and not _is_dead(folder / ledger, int(epoch)) and path.exists():
+            held.add(ledger.removeprefix("ledger-").removesuffix(".db"))
+    return tuple(sorted(held))
+
+
 def _forget_older(ledger: Path, epoch: int) -> None:
     for path in ledger.parent.glob(f"{ledger.name}-holder-*"):
         number = path.name.rpartition("-")[2]

@@ -18,7 +18,47 @@ def test_one_that_is_refused_does_not_stop_the_others() -> None:
     )
     result = House(hub).run("cancel", "j1", "j2")
     assert (result.code, result.stdout) == (1, "j2\n")
-    assert result.stderr == "worker-manager: j1: there is no job j1\n"
+    assert result.stderr == "worker-manager: there is no job j1\n"
+
+
+@pytest.mark.parametrize("word", ["7", "j7", "J7", "job/j7"])
+def test_a_job_may_be_named_by_its_bare_number(word: str) -> None:
+    assert House(FakeHub({("POST", "/v1/jobs/j7/cancel"): {}})).ok("cancel", word) == "j7\n"
+
+
+def test_cancelling_what_has_ended_says_so_and_is_no_failure() -> None:
+    house = House(FakeHub({("POST", "/v1/jobs/j1/cancel"): {"state": "failed"}}))
+    result = house.run("cancel", "j1")
+    assert (result.code, result.stdout) == (0, "")
+    assert result.stderr == "worker-manager: j1: it had ended before: failed\n"
+
+
+def test_many_are_told_at_once_and_shown_in_order() -> None:
+    names = [f"j{number}" for number in range(100)]
+    house = House(FakeHub({("POST", f"/v1/jobs/{name}/cancel"): {} for name in names}))
+    assert house.ok("cancel", *names).split() == names
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (("freeze", "gpu"), ("POST", "/v1/pools/gpu/freeze")),
+        (("freeze", "pool/gpu"), ("POST", "/v1/pools/gpu/freeze")),
+        (("unfreeze", "gpu"), ("POST", "/v1/pools/gpu/unfreeze")),
+        (("delete", "w1"), ("DELETE", "/v1/workers/w1")),
+        (("drain", "worker", "w1"), ("POST", "/v1/workers/w1/drain")),
+        (("cancel", "job", "j1"), ("POST", "/v1/jobs/j1/cancel")),
+    ],
+)
+def test_the_kind_may_be_left_out_or_said(words: tuple[str, ...], asked: tuple[str, str]) -> None:
+    house = House(FakeHub({asked: {}}))
+    house.ok(*words)
+    assert [(one.method, one.path) for one in house.hub.asked] == [asked]
+
+
+@pytest.mark.parametrize("words", [("freeze", "pool"), ("delete", "worker"), ("drain", "worker")])
+def test_a_kind_alone_names_nothing(words: tuple[str, ...]) -> None:
+    assert f"name a {words[1]}" in House().refused(*words)
 
 
 def all_queued() -> FakeHub:
@@ -61,7 +101,7 @@ def test_delete_worker() -> None:
 
 def test_a_busy_worker_is_refused_without_force() -> None:
     house = House(FakeHub({("DELETE", "/v1/workers/w1"): HubError(409, "worker-busy", "w1 runs 2 jobs: say --force")}))
-    assert house.refused("delete", "worker", "w1") == "worker-manager: w1: w1 runs 2 jobs: say --force\n"
+    assert house.refused("delete", "worker", "w1") == "worker-manager: w1 runs 2 jobs: say --force\n"
 
 
 def test_a_freeze_always_ends() -> None:

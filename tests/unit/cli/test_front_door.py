@@ -1,5 +1,6 @@
 """Help, mistakes on the command line, errors → exit codes."""
 
+import os
 import subprocess
 import sys
 
@@ -56,7 +57,10 @@ def test_a_global_option_after_the_command_says_where_it_belongs() -> None:
     [
         (("sbumit", "--", "true"), "There is no command sbumit. Did you mean submit?"),
         (("lokal",), "There is no command lokal. Did you mean local?"),
-        (("get", "job"), "There is no command job. Did you mean jobs?"),
+        (("get", "jbos"), "There is no command jbos. Did you mean jobs?"),
+        (("submit", "ls", "-l"), "What belongs to the job's command stands after --"),
+        (("describe", "what", "j1"), "name one thing: job ID or worker ID or pool ID"),
+        (("explain", "pool"), "name one thing: job ID or pool ID"),
         (("get", "jobs", "--stat", "queued"), "--state"),
         (("--max-worker", "3", "local"), "--max-workers"),
         (("get", "jobs", "--state", "done"), "'done' is not one of"),
@@ -96,6 +100,41 @@ def test_a_server_may_come_from_the_environment() -> None:
     house = House(FakeHub({("GET", "/v1/pools"): {"pools": []}}), {"WORKER_MANAGER_SERVER": "https://h:1"})
     house.ok("get", "pools")
     assert house.settings[0].hub.server == "https://h:1"
+
+
+def test_a_variable_that_means_nothing_is_told_and_the_rest_goes_on() -> None:
+    given = {
+        "WORKER_MANAGER_MAX_WORKRES": "3",
+        "WORKER_MANAGER_LOCAL_CPSU": "2",
+        "WORKER_MANAGER_LOCAL_CPUS": "2",
+        "WORKER_MANAGER_XYZZY": "1",
+        "WORKER_MANAGER_CONFIG": "/c",
+    }
+    result = House(environment=given).run("version")
+    assert result.code == 0
+    assert result.stderr.splitlines() == [
+        "worker-manager: WORKER_MANAGER_LOCAL_CPSU is set and means nothing; did you mean WORKER_MANAGER_LOCAL_CPUS?",
+        "worker-manager: WORKER_MANAGER_MAX_WORKRES is set and means nothing; did you mean WORKER_MANAGER_MAX_WORKERS?",
+        "worker-manager: WORKER_MANAGER_XYZZY is set and means nothing",
+    ]
+
+
+def test_every_global_option_is_a_variable() -> None:
+    hub = FakeHub({("GET", "/v1/jobs"): {"jobs": [{"id": "j1", "state": "running"}], "next": None}})
+    always = {"WORKER_MANAGER_COLOR": "always"}
+    assert "\x1b[36m" in House(hub, always).ok("get", "jobs")
+    assert "\x1b" not in House(hub, always).ok("--color", "never", "get", "jobs")
+    told = House(hub, {"WORKER_MANAGER_COLOR": "pink"}).refused("get", "jobs")
+    assert "WORKER_MANAGER_COLOR: 'pink' is not one of" in told
+
+
+def test_a_reader_that_went_away_is_no_failure() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    words = [sys.executable, "-m", "worker_manager", "completion", "bash"]
+    with os.fdopen(write, "wb") as closed:
+        done = subprocess.run(words, stdout=closed, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_a_configuration_that_is_not_there_is_named() -> None:

@@ -1,11 +1,16 @@
 """The formats of `get`, `describe` and `explain`, with fixed data."""
 
 import json
+import sys
 
+import pytest
 import yaml
+from click.testing import CliRunner
 
 from tests.unit.cli.house import NOW, FakeHub, House, lines
 from worker_manager.cli.kinds import details
+from worker_manager.cli.output import Column, show_table
+from worker_manager.errors import HubError
 
 JOB = {
     "id": "j1",
@@ -99,7 +104,47 @@ def test_colour_is_a_choice_and_off_where_nobody_looks() -> None:
 
 
 def test_an_empty_list_is_a_head_without_lines() -> None:
-    assert lines(house(page()).ok("get", "jobs")) == ["ID  NAME  STATE  ASKS  WORKER  RAN  AGE  WHY"]
+    there = house(page())
+    assert lines(there.ok("get", "jobs")) == ["ID  NAME  STATE  ASKS  WORKER  RAN  AGE  WHY"]
+    assert "there are no jobs: submit one" in there.run("get", "jobs").stderr
+    assert "no job is like that" in there.run("get", "jobs", "--state", "queued").stderr
+
+
+def test_some_jobs_by_name_and_one_that_is_not_there() -> None:
+    answers = {("GET", "/v1/jobs/j1"): JOB, ("GET", "/v1/jobs/j9"): HubError(404, "job-unknown", "there is no job j9")}
+    result = House(FakeHub(answers)).run("get", "job", "1", "j9", "-o", "name")
+    assert (result.code, result.stdout, result.stderr) == (1, "j1\n", "worker-manager: there is no job j9\n")
+    assert "not both" in House().refused("get", "jobs", "j1", "--state", "queued")
+
+
+@pytest.mark.parametrize(
+    ("job", "told"),
+    [
+        ({"waits": {"pool": "p", "reason": {"text": "max-workers: 4 of 4"}}}, "p: max-workers: 4 of 4"),
+        ({"state": "blocked", "waits_for": ["j1", "j2"]}, "waits for j1, j2"),
+        ({"state": "failed", "text": "exit status 3"}, "exit status 3"),
+        ({"state": "failed", "array": {"count": 4, "failed": 2}}, "2 failed: get jobs --array j1 --state failed"),
+    ],
+)
+def test_a_list_says_why_each_job_is_where_it_is(job: dict[str, object], told: str) -> None:
+    assert lines(house(page({**JOB, "state": "queued", **job})).ok("get", "jobs"))[1].endswith(told)
+
+
+def test_wide_letters_take_two_places_and_a_long_name_is_cut_in_a_table_only() -> None:
+    _, wide, narrow = lines(house(page({**JOB, "name": "日本"}, {**JOB, "name": "abcd"})).ok("get", "jobs"))
+    assert narrow.index("running") == wide.index("running") + 2
+    long = {**JOB, "name": "x" * 200}
+    assert "x" * 31 + "…" in house(page(long)).ok("get", "jobs")
+    assert "x" * 200 in house(page(long)).ok("get", "jobs", "-o", "wide")
+
+
+def test_on_a_terminal_the_reasons_go_on_below_themselves() -> None:
+    columns = (Column("ID", lambda row: str(row["id"])), Column("WHY", lambda row: str(row["why"])))
+    with CliRunner().isolation() as (out, _, _):
+        show_table(columns, [{"id": "j1", "why": "one two three four five six seven"}], False, width=30)
+        sys.stdout.flush()
+        shown = out.getvalue().decode()
+    assert lines(shown) == ["ID  WHY", "j1  one two three four five", "    six seven"]
 
 
 WORKER = {
@@ -154,11 +199,13 @@ def test_pools_show_the_three_counts_and_why() -> None:
 
 
 def test_events() -> None:
-    event = {"seq": 5, "at_ms": NOW, "kind": "job.queued", "subject": "j1", "data": {"owner": "ada"}}
+    data = {"owner": "ada", "reason": None, "jobs": 0}
+    event = {"seq": 5, "at_ms": NOW, "kind": "job.queued", "subject": "j1", "data": data}
     there = House(FakeHub({("GET", "/v1/events"): {"events": [event], "next": "c"}}))
     assert lines(there.ok("get", "events"))[1].split() == [
-        *("2023-11-14", "22:13:20", "UTC", "job.queued", "j1", "owner=ada")
+        *("2023-11-14", "22:13:20", "UTC", "job.queued", "j1", "owner=ada", "jobs=0")
     ]
+    assert there.hub.asked[0].params == {"after": "last", "limit": 100, "wait_ms": 0}
 
 
 def test_describe_job_shows_its_attempts_and_its_verdicts() -> None:
@@ -172,7 +219,7 @@ def test_describe_job_shows_its_attempts_and_its_verdicts() -> None:
     }
     there = House(FakeHub({("GET", "/v1/jobs/j2"): {**STUCK, "attempts": [attempt], "why": [verdict]}}))
     told = there.ok("describe", "job", "j2")
-    assert "Submitted: 2023-11-14 22:11:50 UTC" in told
+    assert "Submitted: 2023-11-14 22:11:50 UTC (1m30s ago)" in told
     assert "1    w1      failed  3     1s   exit status 3" in told
     assert "max-workers: 4 of 4" in told
 
@@ -197,7 +244,7 @@ def test_explain_job_says_why_it_waits() -> None:
         ],
     }
     told = House(FakeHub({("GET", "/v1/jobs/j2/explain"): answer})).ok("explain", "job", "j2")
-    assert told.startswith("j2 is queued: no pool can serve it\n4 jobs are ahead of it\n")
+    assert told.startswith("j2 is queued: no pool can serve it\n4 jobs like it before it\n")
     assert "memory: job asks 96 GiB" in told
 
 
@@ -221,18 +268,53 @@ def test_explain_pool_says_why_it_is_as_large_as_it_is() -> None:
         "jobs": 8,
         "reason": {"text": "max-workers: 4 of 4"},
     }
-    answer = {"pools": [{**POOL, "verdicts": [verdict], "decisions": [DECISION]}]}
+    decision = {**DECISION, "at_ms": NOW - 65_000}
+    pool = {**POOL, "launch": 2, "next_due_ms": NOW + 12_000, "verdicts": [verdict], "decisions": [decision]}
+    answer = {"pools": [pool]}
     told = House(FakeHub({("GET", "/v1/pools/local/explain"): answer})).ok("explain", "pool", "local")
     assert lines(told) == [
-        "local of main: 4 wanted, 1 requested, 3 observed, 3 ready, 0 idle, 0 draining",
-        "because 12 jobs wait; max-workers: 4 of 4",
+        "Pool local of manager main: 4 wanted, 1 requested, 3 observed, 3 ready, 0 idle, 0 draining; "
+        "between 0 and 4 workers",
+        "Why:   12 jobs wait; max-workers: 4 of 4",
+        "Now:   launches 2",
+        "Next:  when the backlog or a worker changes, or in 12s, when a limit or an idle time ends",
         "Verdicts:",
         "POOL   GROUP  STATUS   JOBS  WHY",
         "local  g1     waiting  8     max-workers: 4 of 4",
-        "Decisions:",
-        "AT                       ACTION  SUBJECT    OUTCOME  WHY",
-        "2023-11-14 22:13:20 UTC  launch  main-0001  refused  12 jobs wait; capacity: none left",
+        "Last decisions:",
+        "WHEN      ACTION  SUBJECT    OUTCOME  WHY",
+        "1m5s ago  launch  main-0001  refused  12 jobs wait; capacity: none left",
     ]
+
+
+def test_a_freeze_is_told_first() -> None:
+    frozen = {**POOL, "frozen": {"until_ms": NOW + 60_000, "text": "lunch"}}
+    there = House(FakeHub({("GET", "/v1/pools"): {"pools": [frozen]}}))
+    assert "frozen, ends in 1m: lunch; 12 jobs wait" in there.ok("get", "pools")
+
+
+def test_a_manager_that_was_not_heard_for_long_is_told() -> None:
+    answer = {"pools": [{**POOL, "seen_ms": NOW - 3_600_000}]}
+    told = House(FakeHub({("GET", "/v1/pools/local/explain"): answer})).ok("explain", "local")
+    assert "Its manager was last heard 1h ago: it may have stopped" in told
+    assert "Next:  when the backlog or a worker changes; time alone changes nothing" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "path"),
+    [
+        (("describe", "7"), "/v1/jobs/j7"),
+        (("describe", "job/j7"), "/v1/jobs/j7"),
+        (("describe", "jobs", "j7"), "/v1/jobs/j7"),
+        (("describe", "main-1"), "/v1/workers/main-1"),
+        (("explain", "j7"), "/v1/jobs/j7/explain"),
+        (("explain", "gpu"), "/v1/pools/gpu/explain"),
+    ],
+)
+def test_the_kind_of_a_name_is_guessed(words: tuple[str, ...], path: str) -> None:
+    house = House(FakeHub({("GET", path): {}}))
+    house.ok(*words)
+    assert house.hub.asked[0].path == path
 
 
 def test_describe_pool_shows_one_for_each_manager() -> None:
@@ -282,4 +364,4 @@ def test_watching_off_a_terminal_prints_what_changed_below_one_head() -> None:
     result = House(hub).run("get", "jobs", "-w")
     assert result.code == 130
     assert [line.split()[0] for line in lines(result.stdout)] == ["ID", "j1", "j2", "j1"]
-    assert [asked.params.get("after") for asked in hub.asked if asked.path == "/v1/events"] == [None, "c0", "c1"]
+    assert [asked.params.get("after") for asked in hub.asked if asked.path == "/v1/events"] == ["now", "c0", "c1"]

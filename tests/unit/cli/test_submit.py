@@ -110,6 +110,20 @@ def test_a_file_of_lines_from_stdin_with_flags_as_defaults() -> None:
     ]
 
 
+def test_a_file_of_json(tmp_path: Any) -> None:
+    file = tmp_path / "jobs.json"
+    file.write_text('{"jobs": [\n {"command": ["a"]}\n]}')
+    house = House(hub())
+    house.ok("submit", "-f", str(file))
+    assert sent(house) == [{"command": ["a"]}]
+
+
+def test_a_bare_number_names_the_job_to_wait_for() -> None:
+    house = House(hub())
+    house.ok("submit", "--after", "7:end", "--", "true")
+    assert sent(house)[0]["depends_on"] == [{"job": "j7", "needs": "end"}]
+
+
 def test_a_file_of_yaml(tmp_path: Any) -> None:
     file = tmp_path / "jobs.yaml"
     file.write_text(
@@ -160,12 +174,46 @@ def test_wait_ends_when_all_have_ended() -> None:
     assert house.slept == [0.1, pytest.approx(0.15), pytest.approx(0.225)]
 
 
-def test_wait_fails_when_a_job_does() -> None:
+@pytest.mark.parametrize(
+    ("ended", "code"),
+    [
+        ({"state": "failed", "exit_code": 3}, 3),
+        ({"state": "failed", "signal": 9}, 137),
+        ({"state": "failed"}, 1),
+        ({"state": "cancelled"}, 1),
+    ],
+)
+def test_waiting_for_one_job_ends_as_it_did(ended: dict[str, Any], code: int) -> None:
     house = House(hub())
-    house.hub.answers["GET", "/v1/jobs/j1"] = [{"state": "failed"}]
+    house.hub.answers["GET", "/v1/jobs/j1"] = [{**ended, "text": "because"}]
     result = house.run("submit", "--wait", "--", "false")
+    assert (result.code, result.stdout) == (code, "j1\n")
+    assert f"j1 {ended['state']}: because; see worker-manager describe j1" in result.stderr
+
+
+def test_waiting_for_several_fails_when_one_does() -> None:
+    house = House(hub("j1", "j2"))
+    house.hub.answers["GET", "/v1/jobs/j1"] = [{"state": "failed", "exit_code": 3}]
+    house.hub.answers["GET", "/v1/jobs/j2"] = [{"state": "running", "worker": "w1"}, {"state": "succeeded"}]
+    result = house.run("submit", "--wait", "-f", "-", stdin='{"command": ["a"]}\n' * 2)
     assert result.code == 1
-    assert "j1 did not succeed" in result.stderr
+    assert "j2 is running on w1 (1 of 2 have ended)" in result.stderr
+
+
+def test_waiting_tells_each_change_once_where_nobody_watches() -> None:
+    waits = {"state": "queued", "waits": {"pool": "p", "reason": {"text": "max-workers: 4 of 4"}}}
+    house = House(hub())
+    house.hub.answers["GET", "/v1/jobs/j1"] = [waits, waits, {"state": "running"}, {"state": "succeeded"}]
+    told = house.run("submit", "--wait", "--", "true").stderr
+    assert told.splitlines() == ["j1 is queued: p: max-workers: 4 of 4", "j1 is running"]
+
+
+def test_who_breaks_off_leaves_the_job_to_go_on() -> None:
+    house = House(hub())
+    house.hub.answers["GET", "/v1/jobs/j1"] = [KeyboardInterrupt()]
+    result = house.run("submit", "--wait", "--", "true")
+    assert result.code == 130
+    assert "j1 will go on" in result.stderr
 
 
 def test_a_hub_that_refuses_is_quoted() -> None:
