@@ -15,6 +15,7 @@ from worker_manager.hub.store.grouping import forget_old_groups
 from worker_manager.hub.store.moves import Moves
 from worker_manager.hub.store.operating import expire_commands
 from worker_manager.hub.store.tables import (
+    HERE_SQL,
     WHOLE,
     arrays,
     attempts,
@@ -31,13 +32,12 @@ from worker_manager.hub.store.tables import (
 
 _SEEN = update(workers).where(workers.c.id == bindparam("worker")).values(seen_ms=bindparam("at"))
 _SILENT = select(workers.c.id).where(
-    workers.c.state.in_((WorkerState.READY, WorkerState.DRAINING)), workers.c.seen_ms < bindparam("before")
+    HERE_SQL, workers.c.state.in_((WorkerState.READY, WorkerState.DRAINING)), workers.c.seen_ms < bindparam("before")
 )
-_BACK = select(workers.c.id).where(workers.c.state == WorkerState.LOST, workers.c.seen_ms >= bindparam("since"))
 
 
 _OVERDUE = select(workers.c.id, workers.c.cordon).where(
-    workers.c.state == WorkerState.DRAINING, workers.c.stop == 0, workers.c.cordon.is_not(None)
+    HERE_SQL, workers.c.state == WorkerState.DRAINING, workers.c.stop == 0, workers.c.cordon.is_not(None)
 )
 STOP_AFTER_MS = 10_000  # an agent that follows its drain's deadline gives its jobs so long to end
 

@@ -14,6 +14,7 @@ from worker_manager.hub.store.agents import admit_call
 from worker_manager.hub.store.arrays import STATES, counts_of
 from worker_manager.hub.store.tables import (
     IN_QUEUE_SQL,
+    NO_TASK_SQL,
     ON_WORKER_SQL,
     WHOLE,
     arrays,
@@ -197,31 +198,25 @@ def _conditions(wanted: JobFilter) -> list[Any]:
     if wanted.array is not None:
         conditions += [jobs.c.id == parse_job_id(wanted.array)[0], jobs.c.idx != WHOLE]
     elif wanted.worker is None:
-        conditions.append(jobs.c.idx == WHOLE)
+        conditions.append(NO_TASK_SQL)
     for name in ("owner", "queue", "name", "worker"):
         if getattr(wanted, name) is not None:
             conditions.append(jobs.c[name] == getattr(wanted, name))
     if wanted.state is not None:
-        conditions += _in_state(wanted.state)
+        conditions.append(_in_state(wanted.state))
+        if wanted.worker is not None and wanted.state in (JobState.ASSIGNED, JobState.RUNNING):
+            conditions.append(ON_WORKER_SQL)
     if wanted.cursor is not None:
         number, idx = _cursor(wanted.cursor)
         conditions.append((jobs.c.id < number) | ((jobs.c.id == number) & (jobs.c.idx < idx)))
     return conditions
 
 
-def _in_state(state: str) -> list[Any]:
-    """With the partial index that fits, where there is one. An array whose tasks wait counts as running once one of
-    them has been given out."""
+def _in_state(state: str) -> Any:
+    """An array whose tasks wait counts as running once one of them has been given out."""
     if state not in JobState.ALL:
         raise Invalid(f"{state!r} is no state of a job: {', '.join(JobState.ALL)}", errors=[("state", "unknown")])
-    conditions: list[Any] = [jobs.c.state == state]
-    if state == JobState.QUEUED:
-        conditions.append(IN_QUEUE_SQL)
-    elif state == JobState.ASSIGNED:
-        conditions.append(ON_WORKER_SQL)
-    elif state == JobState.FAILED:
-        conditions.append(text("jobs.state = 'failed'"))
-    return conditions
+    return jobs.c.state == state
 
 
 def _cursor(cursor: str) -> tuple[int, int]:

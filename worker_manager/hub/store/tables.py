@@ -1,7 +1,7 @@
 """The tables, and the constants of their columns. What a column means stands beside it.
 
 Written so that SQLite and PostgreSQL take the same statements. `place` exists for the indexes: a partial index needs a
-constant in the query, so ask for it with `IN_QUEUE_SQL` and `ON_WORKER_SQL`, never with a bound value.
+constant in the query, so ask for it with `IN_QUEUE_SQL`, `ON_WORKER_SQL` and the like, never with a bound value.
 """
 
 from typing import Any
@@ -107,7 +107,7 @@ jobs = Table(
     Column("program", BigInteger),  # runtimes.program_of; None: from before there was one
     Index("jobs_queue", "group_id", text("priority DESC"), "id", "idx", **_only("place = 1")),
     Index("jobs_active", "worker", **_only("place = 2")),
-    Index("jobs_failed", "id", **_only("state = 'failed'")),
+    Index("jobs_state", "state", "id", **_only("idx = -1")),
     Index("jobs_ended", "ended_ms", **_only("ended_ms IS NOT NULL")),
     sqlite_with_rowid=False,
 )
@@ -212,6 +212,7 @@ workers = Table(
     Column("config", String(128), nullable=False),
     Index("workers_hungry", "free", "serves", **_only("hungry = 1")),
     Index("workers_pool", "pool", "state"),
+    Index("workers_here", "pool", "ready_ms", **_only("gone_ms IS NULL")),
 )
 
 notices = Table(  # cancels, recalls and fences, until the worker's poll has taken them
@@ -329,3 +330,5 @@ IN_QUEUE_SQL = text("jobs.place = 1")
 ON_WORKER_SQL = text("jobs.place = 2")
 QUEUED_SQL = text("groups.queued > 0")
 HUNGRY_SQL = text("workers.hungry = 1")
+NO_TASK_SQL = text("jobs.idx = -1")
+HERE_SQL = text("workers.gone_ms IS NULL")

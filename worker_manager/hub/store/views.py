@@ -13,6 +13,7 @@ from worker_manager.hub.refusals import Invalid, NotFound
 from worker_manager.hub.store.launching import covered_by_others
 from worker_manager.hub.store.meta import read_number
 from worker_manager.hub.store.tables import (
+    HERE_SQL,
     ON_WORKER_SQL,
     WHOLE,
     arrays,
@@ -52,7 +53,7 @@ def list_workers(
         query = query.where(workers.c.manager.in_((manager, "")))
         query = query.where((workers.c.state != WorkerState.GONE) | (workers.c.gone_ms > now - GONE_SHOWN_MS))
     elif not gone:
-        query = query.where(workers.c.state != WorkerState.GONE)
+        query = query.where(HERE_SQL, workers.c.state != WorkerState.GONE)
     return [worker_wire(row) for row in connection.execute(query).all()]
 
 
@@ -112,6 +113,7 @@ _GROUPS = (
         groups.c.queue,
         groups.c.priority,
         groups.c.run_us,
+        groups.c.running,
     )
     .where(groups.c.queued + groups.c.unstarted > 0)
     .order_by(groups.c.id)
@@ -122,7 +124,7 @@ def backlog(connection: Connection, manager: str | None, now: int) -> Wire:
     version = read_number(connection, "backlog_version")
     others = {} if manager is None else covered_by_others(connection, manager)
     listed = []
-    for key, asks, count, oldest, touched, owner, queue, priority, run_us in connection.execute(_GROUPS).all():
+    for key, asks, count, oldest, touched, owner, queue, priority, run_us, running in connection.execute(_GROUPS).all():
         left = count - others.get(key, 0)
         if left > 0:
             listed.append(
@@ -135,6 +137,7 @@ def backlog(connection: Connection, manager: str | None, now: int) -> Wire:
                     "queue": queue,
                     "priority": priority,
                     "run_ms": None if run_us is None else -(-run_us // 1000),
+                    "running": running,
                 }
             )
     return {"version": version, "now_ms": now, "groups": listed}
