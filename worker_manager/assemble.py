@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from backends import registry
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from worker_manager.control.loop import Manager
     from worker_manager.control.pool import ManagedPool
     from worker_manager.hub.settings import HubSettings
+    from worker_manager.sources.base import Source
     from worker_manager.sources.hub import HubSource
 
 
@@ -152,14 +154,14 @@ def holder() -> str:
 
 
 @contextmanager
-def house(settings: Settings, start_hub: bool = True) -> Iterator["House"]:
+def house(settings: Settings) -> Iterator["House"]:
     """Hub, ledger, pools and manager, ready to run; let go of in order."""
     from worker_manager.control.ledger import Ledger
     from worker_manager.control.loop import Manager
     from worker_manager.sources.hub import HubSource
 
     clock = SystemClock()
-    client, started = hub_for_manager(settings) if start_hub else (client_of(settings, "manager"), False)
+    client, started = hub_for_manager(settings)
     fingerprint = fingerprint_of(settings)
     id = settings.manager.id
     pools = managed_pools(settings, client.url, fingerprint, clock)
@@ -170,6 +172,54 @@ def house(settings: Settings, start_hub: bool = True) -> Iterator["House"]:
         yield House(settings, clock, client, started, fingerprint, ledger, source, manager, pools)
     finally:
         ledger.close()
+
+
+@contextmanager
+def preview(settings: Settings) -> "Iterator[Manager]":
+    """A manager to ask for its plan and nothing else. What does not exist yet is not made: a ledger and a pool that
+    are not there are taken to be empty, in a folder that is thrown away."""
+    from worker_manager.control.ledger import Ledger
+    from worker_manager.control.loop import Manager
+
+    clock = SystemClock()
+    id = settings.manager.id
+    source, url = _source_to_look_at(settings, clock)
+    with TemporaryDirectory(prefix="worker-manager-") as folder:
+        elsewhere = replace(settings, manager=replace(settings.manager, state_dir=Path(folder)))
+        pools = [
+            managed_pool(
+                settings if pool_dir(settings, pool.name).exists() else elsewhere,
+                pool,
+                url,
+                fingerprint_of(settings),
+                clock,
+            )
+            for pool in settings.pools
+        ]
+        there = (settings.manager.state_dir / f"ledger-{id}.db").exists()
+        ledger = Ledger.in_folder((settings if there else elsewhere).manager.state_dir, id, clock)
+        try:
+            yield Manager(id, holder(), clock, ledger, source, pools)
+        finally:
+            ledger.close()
+
+
+def _source_to_look_at(settings: Settings, clock: Clock) -> "tuple[Source, str]":
+    from worker_manager.sources.hub import HubSource
+    from worker_manager.sources.memory import MemorySource
+
+    state_dir = settings.manager.state_dir
+    try:
+        client = client_of(settings, "manager")
+    except NoHub:
+        if (state_dir / discovery.SETTINGS).exists():
+            raise NoHub(
+                f"the hub of {state_dir} does not run, so its backlog is unknown: start it with "
+                "`worker-manager hub start`, then look again"
+            ) from None
+        return MemorySource(clock.now_ms), "http://127.0.0.1:0"
+    names = tuple(pool.name for pool in settings.pools)
+    return HubSource(client, settings.manager.id, names, clock.now_ms), client.url
 
 
 class House:

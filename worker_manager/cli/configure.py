@@ -50,6 +50,7 @@ def shown(settings: Settings) -> Iterator[dict[str, Any]]:
     """Secrets are references (`file:…`, `env:…`) and stay so: their content is never read here."""
     for path, value in sorted(settings.values.items(), key=lambda item: [(isinstance(p, str), p) for p in item[0]]):
         text = ",".join(map(str, value)) if isinstance(value, list | tuple) else value
+        text = str(text).lower() if isinstance(text, bool) else text
         yield {
             "setting": show_path(path),
             "value": "-" if text in (None, "", {}) else text,

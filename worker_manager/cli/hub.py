@@ -1,24 +1,33 @@
-"""`hub`: the hub alone, in the foreground; `hub start|status|stop` for one that runs by itself."""
+"""`hub`: the hub alone, in the foreground; `hub start|status|stop|backup` for one that runs by itself."""
 
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from worker_manager.cli.lazy import LazyGroup, OurCommand, with_connection
-from worker_manager.cli.output import show_one
+from worker_manager.cli.output import show_one, show_pairs
 from worker_manager.cli.world import Invocation, takes_invocation
 from worker_manager.errors import UsageError
 
+F = TypeVar("F", bound=Callable[..., Any])
+_OWN = ("listen", "advertise_url")
+
+
+def _own_options(command: F) -> F:
+    command = click.option("--advertise-url", help="What workers elsewhere are told.")(command)
+    return click.option("--listen", metavar="HOST:PORT", help="[default: 127.0.0.1 and a free port]")(command)
+
 
 @click.group(cls=LazyGroup, invoke_without_command=True)
-@click.option("--listen", metavar="HOST:PORT", help="[default: 127.0.0.1 and a free port]")
-@click.option("--advertise-url", help="What workers elsewhere are told.")
+@_own_options
 @with_connection
 @click.pass_context
 def hub(ctx: click.Context, /, **given: Any) -> None:
     """Run the hub in the foreground, or start, find and stop one that runs by itself."""
     inv: Invocation = ctx.obj
-    own = {name: value for name in ("listen", "advertise_url") if (value := given.pop(name)) is not None}
+    own = {name: value for name in _OWN if (value := given.pop(name)) is not None}
     ctx.obj = inv.plus(**given)
     if ctx.invoked_subcommand is None:
         from worker_manager.hub.server import serve
@@ -29,39 +38,59 @@ def hub(ctx: click.Context, /, **given: Any) -> None:
 
 
 @hub.command(cls=OurCommand)
+@_own_options
 @with_connection
 @click.pass_context
-def start(ctx: click.Context, /, **connection: Any) -> None:
+def start(ctx: click.Context, /, **given: Any) -> None:
     """Start a hub that goes on by itself; its URL goes to stdout."""
     from worker_manager.hub import discovery
 
-    inv = ctx.obj.plus(**connection)
-    found, started = discovery.find_or_start(_settings(inv, ctx.meta.get("hub", {})))
+    own = {**ctx.meta.get("hub", {}), **{name: value for name in _OWN if (value := given.pop(name)) is not None}}
+    inv = ctx.obj.plus(**given)
+    found, started = discovery.find_or_start(_settings(inv, own))
     inv.say(f"{'started' if started else 'it runs already'}: pid {found.pid}")
+    if not started and own:
+        inv.say(f"worker-manager: {' and '.join(own).replace('_', '-')} would hold for a new one: hub stop, then again")
     click.echo(found.url)
 
 
 @hub.command(cls=OurCommand)
-@click.option("-o", "--output", type=click.Choice(["text", "json", "yaml"]), default="text")
+@click.option("-o", "--output", type=click.Choice(["text", "json", "yaml"]), default="text", help="[default: text]")
 @with_connection
 @takes_invocation
 def status(inv: Invocation, output: str, **connection: Any) -> int:
     """Say whether a hub runs and what it holds; exit 1 when none does."""
     from worker_manager.assemble import NoHub
+    from worker_manager.hub import discovery
 
     inv = inv.plus(**connection)
+    settings = inv.settings()
     try:
-        info = inv.client().get("/v1/info")
+        client = inv.client()
+        info = client.get("/v1/info")
     except NoHub as error:
         inv.say(str(error))
         return 1
+    here = None if settings.hub.server else discovery.recorded(settings.manager.state_dir)
+    told = {"url": client.url, **({"pid": here.pid} if here else {}), **info}
     if output != "text":
-        show_one("Hub", info, output)
+        show_one("Hub", told, output)
         return 0
-    for name, value in info.items():
-        told = " ".join(f"{key}={count}" for key, count in value.items()) if isinstance(value, dict) else value
-        click.echo(f"{name}: {told}")
+    show_pairs(
+        [
+            ("Hub", str(client.url)),
+            ("Pid", str(here.pid) if here else ""),
+            ("State directory", "" if settings.hub.server else str(settings.manager.state_dir)),
+            ("Version", f"{info.get('version')}, protocol {info.get('protocol')}"),
+            ("Jobs", _counts(info.get("jobs"))),
+            ("Workers", _counts(info.get("workers"))),
+        ]
+    )
     return 0
+
+
+def _counts(counted: Any) -> str:
+    return ", ".join(f"{count} {state}" for state, count in (counted or {}).items() if count) or "none"
 
 
 @hub.command(cls=OurCommand)
@@ -72,11 +101,30 @@ def stop(inv: Invocation, **connection: Any) -> None:
     from worker_manager.hub import discovery
 
     inv = inv.plus(**connection)
+    state_dir = _state_dir(inv, "stopped")
+    stopped = discovery.stop(state_dir)
+    inv.say("the hub has ended" if stopped else f"no hub runs on {state_dir}")
+
+
+@hub.command(cls=OurCommand)
+@click.argument("folder", type=click.Path(path_type=Path))
+@with_connection
+@takes_invocation
+def backup(inv: Invocation, folder: Path, **connection: Any) -> None:
+    """Copy the state directory to a new FOLDER, while the hub runs or not."""
+    from worker.protocol import format_bytes
+    from worker_manager.hub.backup import backup
+
+    inv = inv.plus(**connection)
+    size = backup(_state_dir(inv, "backed up"), folder.absolute())
+    inv.say(f"{format_bytes(size)} in {folder}")
+
+
+def _state_dir(inv: Invocation, done: str) -> Path:
     settings = inv.settings()
     if settings.hub.server:
-        raise UsageError("a hub elsewhere is stopped where it runs")
-    stopped = discovery.stop(settings.manager.state_dir)
-    inv.say("the hub has ended" if stopped else f"no hub runs on {settings.manager.state_dir}")
+        raise UsageError(f"a hub elsewhere is {done} where it runs")
+    return settings.manager.state_dir
 
 
 def _settings(inv: Invocation, own: dict[str, Any]) -> Any:

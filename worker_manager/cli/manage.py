@@ -22,6 +22,7 @@ from worker_manager.errors import ConfigError, WorkerManagerError
 
 if TYPE_CHECKING:
     from worker_manager.assemble import House
+    from worker_manager.control.loop import Manager
 
 WOULD_ACT = 3
 
@@ -34,8 +35,7 @@ def manage(inv: Invocation, read: Callable[[], Settings]) -> int:
     settings = read()
     log.configure(inv.log_format, inv.verbose, inv.colored)
     if inv.dry_run:
-        with assemble.house(settings, start_hub=False) as house:
-            return show_plan(house, inv.detailed_exitcode)
+        return dry_run(inv, settings)
     with assemble.house(settings) as house:
         if inv.once:
             house.manager.once()
@@ -92,11 +92,21 @@ def reload(house: "House", read: Callable[[], Settings]) -> bool:
     return True
 
 
-def show_plan(house: "House", detailed: bool) -> int:
+def dry_run(inv: Invocation, settings: Settings) -> int:
+    from worker_manager import assemble
+    from worker_manager.hub import discovery
+
+    with assemble.preview(settings) as manager:
+        if not settings.hub.server and discovery.find(settings.manager.state_dir) is None:
+            inv.say("no hub has run here yet: this is the plan for an empty backlog")
+        return show_plan(manager, inv.detailed_exitcode)
+
+
+def show_plan(manager: "Manager", detailed: bool) -> int:
     """What a tick would do now, as JSON on stdout and in a sentence each on stderr."""
     from worker_manager.control.publish import plan_wire
 
-    plan = house.manager.preview()
+    plan = manager.preview()
     show_document({"apiVersion": API_VERSION, "kind": "Plan", **plan_wire(plan)}, "json")
     for action in plan.actions:
         click.echo(sentence(action), err=True)

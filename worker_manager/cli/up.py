@@ -30,14 +30,13 @@ LIVE = ("ready", "draining", "lost")
 def _up(inv: Invocation, single: SinglePool) -> int:
     from worker_manager import assemble
     from worker_manager.cli import log
-    from worker_manager.cli.manage import show_plan
+    from worker_manager.cli.manage import dry_run
     from worker_manager.hub import discovery
 
     settings = inv.settings(single=single, form=form_of_this_machine(), form_name="this machine")
     log.configure(inv.log_format, inv.verbose, inv.colored)
     if inv.dry_run:
-        with assemble.house(settings, start_hub=False) as house:
-            return show_plan(house, inv.detailed_exitcode)
+        return dry_run(inv, settings)
     pid = running(settings.manager.state_dir)
     if pid is not None:
         raise LeaseHeld(f"`up` runs already on {settings.manager.state_dir}: pid {pid}; worker-manager down ends it")

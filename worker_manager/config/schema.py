@@ -8,11 +8,20 @@ pools: [{name, backend, min-workers, max-workers, shape, law, law-options, limit
 """
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
-from worker.protocol import UnitError, parse_bytes, parse_cpus, parse_duration
+from worker.protocol import (
+    UnitError,
+    format_bytes,
+    format_cpus,
+    format_duration,
+    parse_bytes,
+    parse_cpus,
+    parse_duration,
+)
 
 
 def _amount(parse: Any, example: str) -> BeforeValidator:
@@ -47,9 +56,14 @@ def _label(value: str) -> str:
     return value
 
 
-Bytes = Annotated[int, _amount(parse_bytes, "64GiB")]
-Cpus = Annotated[int, _amount(parse_cpus, "2")]
-Duration = Annotated[int, _amount(parse_duration, "10m")]
+def _shown(form: Callable[[int], str]) -> PlainSerializer:
+    """As a person writes it: a bare 5000 in a file would be seconds, not milliseconds."""
+    return PlainSerializer(lambda amount: form(amount).replace(" ", ""), when_used="json-unless-none")
+
+
+Bytes = Annotated[int, _amount(parse_bytes, "64GiB"), _shown(format_bytes)]
+Cpus = Annotated[int, _amount(parse_cpus, "2"), _shown(format_cpus)]
+Duration = Annotated[int, _amount(parse_duration, "10m"), _shown(lambda ms: format_duration(ms) if ms else "0s")]
 Words = Annotated[tuple[str, ...], BeforeValidator(_word_list)]
 Label = Annotated[
     str, Field(strict=True), BeforeValidator(lambda value: _label(value) if isinstance(value, str) else value)

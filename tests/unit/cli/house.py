@@ -33,6 +33,7 @@ class FakeHub:
             key: list(value) if isinstance(value, list) else [value] for key, value in (answers or {}).items()
         }
         self.asked: list[Asked] = []
+        self.url = "http://hub"
 
     def request(
         self, method: str, path: str, *, json: Any = None, params: Any = None, headers: Any = None, **_: Any

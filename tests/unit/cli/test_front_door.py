@@ -11,7 +11,7 @@ from worker_manager.errors import HubError, LeaseHeld, SourceUnavailable, StoreE
 
 EVERY_COMMAND = (
     *("up", "down", "run", "submit", "get", "describe", "logs", "explain", "cancel", "drain", "undrain", "delete"),
-    *("freeze", "unfreeze", "hub", "config", "doctor", "render", "version", "completion", "local"),
+    *("freeze", "unfreeze", "hub", "token", "config", "doctor", "render", "version", "completion", "local"),
 )
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from tests.unit.config.catalogue import settings_of
 from worker.protocol import Shape
+from worker_manager.config import schema
 from worker_manager.config.layers import SinglePool
 from worker_manager.config.settings import PoolConfig, Settings
 
@@ -143,3 +144,12 @@ def test_settings_are_frozen() -> None:
     pool: PoolConfig = settings_of(FILE).pools[0]
     with pytest.raises(AttributeError):
         pool.name = "other"  # type: ignore[misc]
+
+
+def test_a_default_is_shown_as_it_may_be_written() -> None:
+    """A bare 5000 in a file would be seconds."""
+    part = schema.PoolPart(name="a", backend="local")
+    shown = part.model_dump(by_alias=True, mode="json")
+    assert shown["limits"]["idle"] == "10m"
+    assert shown["shape"]["memory"] == "2GiB"
+    assert schema.PoolPart.model_validate(shown) == part

@@ -1,0 +1,63 @@
+"""A copy of a state directory while its hub runs: databases by SQLite's own online copy, then the output of jobs.
+
+The databases come first: a job's output only grows, so whatever the copied database knows of is in the files copied
+after it. What is bound to the running processes (locks, the discovery file, the port) is left out.
+"""
+
+import os
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from worker_manager.errors import StoreError, UsageError
+
+DATABASES = ("*.sqlite", "*.db")
+FOLDERS = ("logs", "tokens", "tls")
+FILES = ("settings.json",)
+
+
+def backup(state_dir: Path, into: Path) -> int:
+    """How many bytes were copied. `into` must not be there yet; it appears only when it is whole."""
+    databases = sorted(path for pattern in DATABASES for path in state_dir.glob(pattern))
+    if not databases:
+        raise UsageError(f"{state_dir} holds no database: a hub on PostgreSQL is backed up with pg_dump")
+    if into.exists():
+        raise UsageError(f"{into} is there already: name a new folder")
+    unfinished = into.with_name(f".{into.name}.{os.getpid()}")
+    try:
+        unfinished.mkdir(mode=0o700, parents=True)
+        for database in databases:
+            _copy_database(database, unfinished / database.name)
+        for name in FOLDERS:
+            if (state_dir / name).is_dir():
+                # A segment may be purged while we copy: then nobody can ask for it any more.
+                shutil.copytree(state_dir / name, unfinished / name, ignore_dangling_symlinks=True, copy_function=_copy)
+        for name in FILES:
+            if (state_dir / name).exists():
+                shutil.copy2(state_dir / name, unfinished / name)
+        unfinished.rename(into)
+    except (OSError, sqlite3.Error) as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise StoreError(f"the backup in {into} could not be written, and is not there: {error}") from None
+    return sum(path.stat().st_size for path in into.rglob("*") if path.is_file())
+
+
+def _copy_database(source: Path, target: Path) -> None:
+    """Consistent though others write meanwhile, and whole: nothing is left in a WAL."""
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    os.close(descriptor)
+    read_only = f"{source.absolute().as_uri()}?mode=ro"
+    with closing(sqlite3.connect(read_only, uri=True, timeout=30)) as read, closing(sqlite3.connect(target)) as write:
+        read.backup(write)
+        (verdict,) = write.execute("PRAGMA quick_check").fetchone()
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(f"{source} is damaged: {verdict}")
+
+
+def _copy(source: str, target: str) -> str:
+    try:
+        shutil.copy2(source, target)
+    except FileNotFoundError:
+        return target
+    return target
