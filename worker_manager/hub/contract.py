@@ -58,6 +58,7 @@ class Settings:
     prefetch_ms: int = 500  # measured work that may wait on a worker, for each slot
     prefetch_jobs: int = 256
     soon_ms: int = 100  # unstarted jobs that start later than this are called back while another worker is free
+    patience_ms: int = 60_000  # a job that waits for longer has a worker keep its room for it; 0: never
     retention_ms: int = 30 * 86_400_000
     max_groups: int = 10_000
     max_pending_writes: int = 10_000

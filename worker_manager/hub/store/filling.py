@@ -100,10 +100,13 @@ def fill(moves: Moves, worker: Worker, load: Load, limits: Limits) -> int:
     if limits.prefetch_jobs and moves.batch.unshared:
         moves.batch.cut_short.add(worker.id)
         limits = replace(limits, prefetch_jobs=0)
+    kept = moves.kept.get(worker.id)
     given = skip = 0
     for page in PAGES:
         candidates = _candidates(moves, load.room, limits, page, skip)
         for candidate in in_order(candidates):
+            if kept is not None and not kept.lets(candidate):
+                return given
             number = _offer(moves, worker, load, candidate, limits)
             load.room = passed_by(load.room, candidate, number)
             given += number

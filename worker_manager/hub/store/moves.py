@@ -12,6 +12,7 @@ from sqlalchemy import bindparam, delete, insert, select, update
 
 from worker.protocol import JobState
 from worker_manager.hub.contract import Settings, job_topic
+from worker_manager.hub.keeping import Kept
 from worker_manager.hub.runtimes import RunTimes
 from worker_manager.hub.states import Budgets, Change, JobEvent, job_step
 from worker_manager.hub.store.arrays import ArrayDeltas
@@ -103,11 +104,14 @@ _UNBLOCK = update(jobs).where(*_THIS).values(blockers=jobs.c.blockers - bindpara
 class Moves:
     """One operation's changes to jobs."""
 
-    def __init__(self, batch: Batch, book: ShapeBook, settings: Settings, runtimes: RunTimes) -> None:
+    def __init__(
+        self, batch: Batch, book: ShapeBook, settings: Settings, runtimes: RunTimes, kept: Mapping[str, Kept]
+    ) -> None:
         self.batch = batch
         self.connection = batch.connection
         self.book = book
         self.runtimes = runtimes
+        self.kept = kept
         self.settings = settings
         self.groups = Groups(batch, book, settings.max_groups)
         self.arrays = ArrayDeltas(batch)

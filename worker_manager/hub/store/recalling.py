@@ -41,7 +41,9 @@ def notice_long_runs(moves: Moves) -> None:
 
 def recall(moves: Moves, holders: Collection[str]) -> int:
     """`holders` hold jobs that wait for room. Returns how many jobs were asked back."""
-    hungry = [row for row in moves.connection.execute(_HUNGRY).all() if row.id not in holders]
+    hungry = [
+        row for row in moves.connection.execute(_HUNGRY).all() if row.id not in holders and row.id not in moves.kept
+    ]
     spare = Spare((_free_now(row.free, moves.batch.now - row.ready_ms), serves_of(row.serves)) for row in hungry)
     if not spare:
         return 0

@@ -35,6 +35,7 @@ from worker_manager.hub.contract import (
     Swept,
     Wire,
 )
+from worker_manager.hub.keeping import Kept
 from worker_manager.hub.refusals import Overloaded
 from worker_manager.hub.runtimes import RunTimes
 from worker_manager.hub.store import agents, chores, launching, operating, reading, schema, submitting, views
@@ -45,6 +46,7 @@ from worker_manager.hub.store.grouping import ShapeBook
 from worker_manager.hub.store.meta import raise_number, read_number
 from worker_manager.hub.store.moves import Moves
 from worker_manager.hub.store.recalling import notice_long_runs, recall
+from worker_manager.hub.store.reserving import reserve
 from worker_manager.hub.store.tables import commands, events, tallies, tokens, workers
 from worker_manager.hub.store.values import dump
 from worker_manager.hub.store.verdicts import VerdictBook
@@ -81,6 +83,7 @@ class Store:
             self._version = read_number(connection, "backlog_version")
             self._commanded = set(connection.execute(_PENDING).scalars())
             self._ahead = set(connection.execute(_HOLDERS).scalars())  # workers that hold more than they have room for
+        self._kept: Mapping[str, Kept] = {}  # worker → what it keeps its room for
         self._recalled = 0  # since the last sweep
         self._writer = GroupWriter(writes, where, clock, self._finish, self._book.clear, settings.max_pending_writes)
 
@@ -104,7 +107,7 @@ class Store:
         return self._writer.submit(lambda batch: act(self._moves(batch)))
 
     def _moves(self, batch: Batch) -> Moves:
-        return Moves(batch, self._book, self.settings, self._runtimes)
+        return Moves(batch, self._book, self.settings, self._runtimes, self._kept)
 
     def _read(self, ask: Callable[[Connection], T]) -> T:
         try:
@@ -192,8 +195,16 @@ class Store:
     def _swept(self, moves: Moves, seen: Mapping[str, int], acks: Mapping[str, int]) -> Swept:
         found = chores.sweep(moves, seen, acks, self._booted_ms)
         self._recount_commands(moves)
+        self._reserve(moves)
         recalled, self._recalled = self._recalled, 0
         return replace(found, recalled=recalled)
+
+    def _reserve(self, moves: Moves) -> None:
+        before = self._kept
+        self._kept, words = reserve(moves)
+        self._verdicts.add(words)
+        if before.keys() - self._kept.keys():
+            moves.batch.new_work = True  # somebody is free again to take what it was not to
 
     def holds_ahead(self) -> bool:
         return bool(self._ahead)

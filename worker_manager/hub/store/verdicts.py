@@ -1,4 +1,5 @@
-"""What the managers last said about job groups: why jobs wait, and which no pool can ever serve."""
+"""What the managers last said about job groups, and the hub itself: why jobs wait, and which no pool can ever
+serve."""
 
 import json
 from collections.abc import Mapping
@@ -41,8 +42,14 @@ class VerdictBook:
     """Parsed once for each publication. Used from reader threads: a lost race only parses twice."""
 
     def __init__(self) -> None:
-        self._seen: tuple[tuple[str, int, int], ...] = ()
+        self._seen: tuple[tuple[str, int, int], ...] | None = None
         self._verdicts = Verdicts({})
+        self._own: Mapping[str, Wire] = {}
+
+    def add(self, own: Mapping[str, Wire]) -> None:
+        """The hub's own word about some groups, in place of what it said before. It comes first."""
+        if own != self._own:
+            self._own, self._seen = own, None
 
     def read(self, connection: Connection) -> Verdicts:
         marks = tuple(
@@ -54,7 +61,10 @@ class VerdictBook:
             )
         )
         if marks != self._seen:
-            self._verdicts = Verdicts(_parsed(connection))
+            by_group = _parsed(connection)
+            for key, word in self._own.items():
+                by_group[key] = [word, *by_group.get(key, ())]
+            self._verdicts = Verdicts(by_group)
             self._seen = marks
         return self._verdicts
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.hub.store.house import House, job
+from tests.unit.hub.store.house import House, job, sha
 from worker.protocol import Shape
 
 QUICK, SLOW, NEW = job("quick"), job("slow"), job("never", "ran")
@@ -210,3 +210,40 @@ def test_what_was_learned_is_forgotten_by_a_restart_and_nothing_else(house: Hous
     house.worker("v", cpus=1)
     house.store.recall().result()
     assert len(house.poll("w")["recall"]) == 9
+
+
+def test_a_large_job_that_waited_long_gets_its_room_from_one_worker(house: House) -> None:
+    """Small jobs never cease; without the rule each slot that falls free would go to one of them."""
+    for name in ("v", "w"):
+        house.worker(name, cpus=2)
+    house.submit(*[NEW] * 4)
+    (large,) = house.submit(job("large", shape=Shape(cpus=2000)))
+    house.clock.advance(30_000)
+    house.submit(*[NEW] * 50)
+    held_now = {name: house.taken(name) for name in ("v", "w")}
+    house.store.sweep().result()
+    house.end("v", held_now["v"].pop())
+    held_now["v"] += house.taken("v")
+    assert len(held_now["v"]) == 2, "it waits for half a minute only: the slot goes to a small one"
+    house.clock.advance(31_000)
+    house.store.poll("w", sha("w"), 1, 0)
+    house.store.poll("v", sha("v"), 1, 0)
+    house.store.sweep().result()
+    why = house.store.get_job(large)["why"]
+    assert [verdict["reason"]["code"] for verdict in why] == ["room-kept"]
+    keeper = why[0]["reason"]["numbers"]["worker"]
+    other = {"v": "w", "w": "v"}[keeper]
+    house.end(other, held_now[other][0])
+    assert len(house.taken(other)) == 1, "the others go on with small ones"
+    house.end(keeper, held_now[keeper][0])
+    assert house.taken(keeper) == []
+    (first,) = house.submit(job("urgent", priority=1))
+    assert [name for name, _ in house.taken(keeper)] == [first], "what comes before it passes"
+    house.end(keeper, (first, 1))
+    house.end(keeper, held_now[keeper][1])
+    assert [name for name, _ in house.taken(keeper)] == [large]
+    house.store.sweep().result()
+    house.end(keeper, (large, 1))
+    assert house.taken(keeper), "it is as any other again"
+    kept = house.store.list_events(kind="worker.keeps-room")[0]
+    assert [event["subject"] for event in kept] == [keeper]
