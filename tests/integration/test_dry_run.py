@@ -17,7 +17,7 @@ def test_where_nothing_is_yet_the_plan_is_for_an_empty_backlog_and_nothing_is_ma
     done = place.call(*ONE)
     assert done.returncode == 3, done
     assert json.loads(done.stdout)["actions"][0]["reason"]["code"] == "min-workers"
-    assert lines(done.stderr)[0] == "no hub has run here yet: this is the plan for an empty backlog"
+    assert done.stderr.splitlines()[0] == "no hub has run here yet: this is the plan for an empty backlog"
     assert traces(place.state_dir.parent) == []
 
 

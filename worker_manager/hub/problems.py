@@ -12,6 +12,8 @@ from typing import Any
 from pydantic import ValidationError
 from starlette.responses import Response
 
+from worker_manager.hub.types import PATTERN_WORDS
+
 MEDIA_TYPE = "application/problem+json"
 
 
@@ -93,5 +95,10 @@ def place(loc: Sequence[int | str]) -> str:
     return path
 
 
+_PATTERN = "String should match pattern '"
+
+
 def _words(message: str) -> str:
+    if message.startswith(_PATTERN):
+        return PATTERN_WORDS.get(message.removeprefix(_PATTERN).removesuffix("'"), message)
     return message.removeprefix("Value error, ").replace("Extra inputs are not permitted", "there is no such field")

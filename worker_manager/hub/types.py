@@ -35,6 +35,14 @@ def _amount(parse: Callable[[str], int], example: str) -> tuple[BeforeValidator,
     return BeforeValidator(read), WithJsonSchema(schema), Field(ge=0, le=LARGEST)
 
 
+PATTERN_WORDS: dict[str, str] = {}  # what a person is told instead of a pattern
+
+
+def _like(pattern: str, words: str) -> StringConstraints:
+    PATTERN_WORDS[pattern] = words
+    return StringConstraints(pattern=pattern, strict=True)
+
+
 def _encodable(text: str) -> str:
     if "\0" in text:
         raise ValueError("NUL characters are refused")
@@ -48,15 +56,33 @@ Count = Annotated[int, Field(ge=0, le=LARGEST, strict=True)]
 Instant = Annotated[int, Field(ge=0, le=LARGEST, strict=True)]  # UTC ms
 Text = Annotated[str, Field(max_length=2000, strict=True), AfterValidator(_encodable)]
 Argument = Annotated[str, Field(max_length=131_072, strict=True), AfterValidator(_encodable)]
-EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,254}$", strict=True)]
+EnvName = Annotated[
+    str,
+    _like(
+        r"^[A-Za-z_][A-Za-z0-9_]{0,254}$",
+        "a variable begins with a letter or _, and goes on with letters, digits and _; at most 255",
+    ),
+]
 Label = Annotated[
-    str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$", strict=True)
+    str,
+    _like(
+        r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$",
+        "at most 64 lowercase letters, digits and dashes, and no dash at the ends",
+    ),
 ]  # workers, managers, pools
-Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,62}$", strict=True)]  # owners, queues
-Tag = Annotated[str, StringConstraints(pattern=r"^[^\s,\x00-\x1f\x7f]{1,64}$", strict=True)]
-JobName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{0,200}$", strict=True)]
-JobId = Annotated[str, StringConstraints(pattern=r"^j[0-9]{1,18}(-[0-9]{1,7})?$", strict=True)]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$", strict=True)]
+Word = Annotated[
+    str,
+    _like(
+        r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,62}$",
+        "at most 63 letters, digits and . _ @ + -, beginning with a letter or digit",
+    ),
+]  # owners, queues
+Tag = Annotated[str, _like(r"^[^\s,\x00-\x1f\x7f]{1,64}$", "1 to 64 characters without spaces and commas")]
+JobName = Annotated[str, _like(r"^[^\x00-\x1f\x7f]{0,200}$", "at most 200 characters in one line")]
+JobId = Annotated[
+    str, _like(r"^j[0-9]{1,18}(-[0-9]{1,7})?$", "an id of a job is j and a number, such as j7; of a task j7-0")
+]
+Sha256 = Annotated[str, _like(r"^[0-9a-f]{64}$", "64 hexadecimal digits")]
 Scope = Literal["read", "submit", "worker", "manager", "operator"]
 
 
@@ -75,13 +101,19 @@ class Resources(Strict):
     cpus: MilliCpus = 1000
     memory: Bytes = 0
     gpus: Count = 0
-    gpu_type: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{0,64}$", strict=True)] = ""
+    gpu_type: Annotated[str, _like(r"^[^\x00-\x1f\x7f]{0,64}$", "at most 64 characters in one line")] = ""
     disk: Bytes = 0
     custom: dict[Word, Count] = Field(default={}, max_length=32)
 
 
 class Dependency(Strict):
-    job: Annotated[str, StringConstraints(pattern=r"^(#[0-9]{1,5}|j[0-9]{1,18})$", strict=True)]
+    job: Annotated[
+        str,
+        _like(
+            r"^(#[0-9]{1,5}|j[0-9]{1,18})$",
+            "an id of a job is j and a number, such as j7; #0 is the first job of this request",
+        ),
+    ]
     needs: Literal["success", "end"] = "success"
 
 

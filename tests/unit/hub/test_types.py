@@ -115,3 +115,20 @@ def test_queries_read_numbers_from_text() -> None:
 
 def test_unknown_is_null_and_not_zero() -> None:
     assert DrainWorker.model_validate({}).deadline_ms is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ({"name": "x" * 201}, ("jobs[0].name", "at most 200 characters in one line")),
+        ({"queue": "a b"}, ("jobs[0].queue", "at most 63 letters, digits and . _ @ + -, beginning with")),
+        ({"tags": ["a,b"]}, ("jobs[0].tags[0]", "1 to 64 characters without spaces and commas")),
+        ({"env": {"A B": "1"}}, ("jobs[0].env.A B.[key]", "a variable begins with a letter or _")),
+        ({"depends_on": [{"job": "seven"}]}, ("jobs[0].depends_on[0].job", "an id of a job is j and a number")),
+        ({"resources": {"gpu_type": "a\nb"}}, ("jobs[0].resources.gpu_type", "at most 64 characters in one line")),
+    ],
+)
+def test_a_name_that_does_not_fit_is_told_in_words(spec: dict[str, Any], told: tuple[str, str]) -> None:
+    [(where, what)] = mistakes(Submit, {"jobs": [{"command": ["true"], **spec}]})
+    assert where == told[0]
+    assert what.startswith(told[1])
