@@ -1,5 +1,6 @@
 """`describe job|worker|pool ID`."""
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
@@ -50,7 +51,7 @@ def _job(inv: Invocation, job: Mapping[str, Any]) -> None:
             ("Name", text("name")(job)),
             ("State", job_state(job)),
             ("Why", why(job)),
-            ("Command", " ".join(job.get("command") or ())),
+            ("Command", shlex.join(job.get("command") or ())),
             ("Environment", " ".join(f"{name}={value}" for name, value in (job.get("env") or {}).items())),
             ("Asks", resources(job.get("resources"))),
             ("Tags", ", ".join(job.get("tags") or ())),
@@ -89,7 +90,8 @@ def _job(inv: Invocation, job: Mapping[str, Any]) -> None:
 
 def _array(array: Any) -> None:
     if isinstance(array, Mapping):
-        click.echo("Tasks: " + ", ".join(f"{count} {state}" for state, count in array.items() if count))
+        counts = ", ".join(f"{array[state]} {state}" for state in array if state != "count" and array[state])
+        click.echo(f"{array.get('count')} tasks: {counts}")
 
 
 def _worker(inv: Invocation, worker: Mapping[str, Any]) -> None:
@@ -166,18 +168,15 @@ def show_decisions(inv: Invocation, decisions: Any) -> None:
 
 def show_verdicts(inv: Invocation, verdicts: Any) -> None:
     """What becomes of a job, or of each job group, in each pool."""
-    _table(
-        inv,
-        "Verdicts",
-        verdicts,
-        (
-            Column("POOL", text("pool")),
-            Column("GROUP", text("group"), wide=False),
-            Column("STATUS", text("status")),
-            Column("JOBS", text("jobs")),
-            Column("WHY", lambda verdict: sentence(verdict.get("reason"))),
-        ),
+    groups = (Column("GROUP", text("group")),) if any(verdict.get("group") for verdict in verdicts or ()) else ()
+    columns = (
+        Column("POOL", text("pool")),
+        *groups,
+        Column("STATUS", text("status")),
+        Column("JOBS", text("jobs")),
+        Column("WHY", lambda verdict: sentence(verdict.get("reason"))),
     )
+    _table(inv, "Verdicts", verdicts, columns)
 
 
 def _table(inv: Invocation, title: str, rows: Any, columns: tuple[Column, ...]) -> None:

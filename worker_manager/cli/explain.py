@@ -41,7 +41,7 @@ def _job(inv: Invocation, answer: Mapping[str, Any]) -> None:
     click.echo(f"{answer.get('job')} is {state}" + (f": {more}" if more else ""))
     ahead = answer.get("ahead")
     if ahead is not None:
-        click.echo(f"{ahead or 'no'} {'job' if ahead == 1 else 'jobs'} like it before it")
+        click.echo(f"{ahead or 'no'} {'jobs' if ahead > 1 else 'job'} of its kind before it")
     show_verdicts(inv, answer.get("verdicts"))
 
 

@@ -1,5 +1,6 @@
 """What can be listed, and its columns."""
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +24,7 @@ def jobs(now_ms: int) -> Kind:
             Column("PRIORITY", text("priority"), wide=True),
             Column("TRY", text("attempt"), wide=True),
             Column("EXIT", text("exit_code"), wide=True),
-            Column("COMMAND", lambda job: " ".join(job.get("command") or ())[:60], wide=True),
+            Column("COMMAND", lambda job: shlex.join(job.get("command") or ())[:60], wide=True),
             Column("WHY", why),
         ),
     )

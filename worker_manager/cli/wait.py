@@ -1,10 +1,9 @@
 """`submit --wait`: until the jobs have ended. What they do meanwhile goes to stderr: on a terminal in one line that is
 written anew, elsewhere a line for each change of state."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import click
 
 from worker.protocol import JobState
 from worker_manager.cli.kinds import job_state, why
@@ -83,7 +82,7 @@ class _Progress:
         """`what` is the part of it whose change is worth a line where nobody watches."""
         count = f" ({self._ended} of {self._jobs} have ended)" if self._jobs > 1 else ""
         if self._inv.world.watched():
-            click.echo(ERASE + _fitting(text + count, self._inv.error_width), nl=False, err=True)
+            self._draw(ERASE + _fitting(text + count, self._inv.error_width))
             self._drawn = True
         elif what != self._last:
             self._inv.say(text + count)
@@ -94,8 +93,13 @@ class _Progress:
 
     def clear(self) -> None:
         if self._drawn:
-            click.echo(ERASE, nl=False, err=True)
+            self._draw(ERASE)
             self._drawn = False
+
+    def _draw(self, text: str) -> None:
+        # Not by click, which takes an erased line for colour.
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def _fitting(text: str, width: int) -> str:

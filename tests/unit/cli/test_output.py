@@ -244,7 +244,7 @@ def test_explain_job_says_why_it_waits() -> None:
         ],
     }
     told = House(FakeHub({("GET", "/v1/jobs/j2/explain"): answer})).ok("explain", "job", "j2")
-    assert told.startswith("j2 is queued: no pool can serve it\n4 jobs like it before it\n")
+    assert told.startswith("j2 is queued: no pool can serve it\n4 jobs of its kind before it\n")
     assert "memory: job asks 96 GiB" in told
 
 
