@@ -84,6 +84,7 @@ class Attempt:
         "owner",
         "pid",
         "pipe",
+        "pipe_in",
         "run_ms",
         "slot",
         "started_at",
@@ -119,7 +120,8 @@ class Attempt:
         self.ending: Ending | None = None
         self.kill_at: int | None = None
         self.pid = 0
-        self.pipe = -1
+        self.pipe = -1  # the end to read from
+        self.pipe_in = -1
         self.slot: Slot | None = None
         self.gpus: list[str] = []
         self.started_ms = 0  # UTC

@@ -1,6 +1,7 @@
 """The attempts that this worker holds, from their assignment to their end."""
 
-from typing import Dict, Iterable, Set
+from collections import OrderedDict
+from typing import Iterable, Set
 
 from worker.orders import Key
 
@@ -12,7 +13,9 @@ class Held:
         self.queued: Set[Key] = set()
         self.started: Set[Key] = set()
         self.runs = 0  # ever started
-        self._over: Dict[Key, None] = {}  # ended not long ago: repeated late, they must not start again
+        self._over: "OrderedDict[Key, None]" = (
+            OrderedDict()
+        )  # ended not long ago: repeated late, they must not start again
 
     @property
     def nothing(self) -> bool:
@@ -39,4 +42,4 @@ class Held:
         self.started.discard(key)
         self._over[key] = None
         if len(self._over) > REMEMBERED:
-            del self._over[next(iter(self._over))]
+            self._over.popitem(last=False)

@@ -9,8 +9,10 @@ Life of an attempt here: queued → running → swept (its main process has ende
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import resource  # os.wait4 loads it otherwise, perhaps when no descriptor is left for that
 import select
 import signal
 import sys
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from worker.packing import Asks
 
 CHUNK = 64 * 1024
-BATCH_MS = 5  # how long a message may wait for company while there is work queued here
+BATCH_MS = 20  # how long a message may wait for company while there is work queued here
 CONGESTED = 1024 * 1024  # bytes that wait for the agent; beyond it no output is read and nothing is started
 SWEEP_MS = 20  # between two looks for what an attempt left behind
 SWEEP_PATIENCE_MS = 10_000  # a process in an uninterruptible wait must not keep a result for ever
@@ -38,6 +40,7 @@ LEASE_CHECK_MS = 1000  # epoll does not count the time a machine sleeps, the lea
 LAST_SWEEP_MS = 30_000
 LARGEST_PIPE = 1024 * 1024  # what a process may make of its pipe without privileges
 CHANNEL_FD = 3
+SPARE_FDS = 8  # that no job gets: without one nobody could see in /proc whose a process is
 
 # Exit codes, from which the agent tells people what happened.
 DONE, LEASE_ENDED, WORK_DIR_IN_USE = 0, 3, 4
@@ -76,6 +79,7 @@ class Keeper:
         self._held: list[int] = []  # pipes not read while congested
         self._stuck = False  # nothing of the queue can start until an attempt ends, comes, or the room changes
         self._asked_to_end = False
+        self._most_fds = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FDS
         self._epoll = select.epoll()
         self._wake = wake_on_child()
         self._epoll.register(self._wake, select.EPOLLIN)
@@ -172,29 +176,26 @@ class Keeper:
 
     def _start(self, attempt: Attempt, now: int) -> None:
         attempt.gpus = self._room.take(attempt.asks)
-        write_end = -1
         try:
-            write_end = self._prepare(attempt)
-            attempt.pid = processes.spawn(attempt.argv, self._environment(attempt), self._nothing, write_end)
+            self._prepare(attempt)
+            attempt.pid = processes.spawn(attempt.argv, self._environment(attempt), self._nothing, attempt.pipe_in)
         except (OSError, ValueError, TypeError) as problem:
             self._not_started(attempt, problem, now)
         else:
             self._has_started(attempt)
-        finally:
-            if write_end >= 0:
-                os.close(write_end)
 
-    def _prepare(self, attempt: Attempt) -> int:
-        """Its directory, which becomes ours too, because a process starts in its parent's; its pipe, of which the
-        end to write to is returned."""
+    def _prepare(self, attempt: Attempt) -> None:
+        """Its directory, which becomes ours too, because a process starts in its parent's; its pipe, of which we keep
+        both ends until it is over: so the end of a job wakes us once and not twice."""
         try:
             attempt.slot = self._slots.take(attempt.owner)
             os.chdir(attempt.slot.path)
-            attempt.pipe, write_end = os.pipe2(os.O_CLOEXEC)
+            attempt.pipe, attempt.pipe_in = os.pipe2(os.O_CLOEXEC)
+            if attempt.pipe_in >= self._most_fds >= 0:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         except OSError as problem:
             raise WorkerProblem(problem.errno, problem.strerror, problem.filename) from problem
         os.set_blocking(attempt.pipe, False)
-        return write_end
 
     def _environment(self, attempt: Attempt) -> dict[str, str]:
         home = attempt.slot.path if attempt.slot else ""
@@ -261,6 +262,7 @@ class Keeper:
     def _read_the_rest(self, attempt: Attempt) -> None:
         """What stands in the pipe after the last process ended. Never waits: a descriptor may have been handed to a
         process that is not ours."""
+        self._close_pipe_in(attempt)
         enough = attempt.kept.total + LARGEST_PIPE
         while attempt.pipe >= 0:
             total = attempt.kept.total
@@ -270,7 +272,13 @@ class Keeper:
         attempt.kept.finish()
         self._note_output(attempt, attempt.kept.unsent - before)
 
+    def _close_pipe_in(self, attempt: Attempt) -> None:
+        if attempt.pipe_in >= 0:
+            os.close(attempt.pipe_in)
+            attempt.pipe_in = -1
+
     def _close_pipe(self, attempt: Attempt) -> None:
+        self._close_pipe_in(attempt)
         if attempt.pipe >= 0:
             self._by_pipe.pop(attempt.pipe, None)
             if attempt.pipe in self._held:

@@ -33,7 +33,10 @@ class Room:
     def fits(self, asks: Asks) -> bool:
         if self._has is None:
             return True
-        return all(self._used.get(name, 0) + count <= self._has.get(name, 0) for name, count in asks)
+        for name, count in asks:  # noqa: SIM110  # a job costs two of these: twice as fast as `all`
+            if self._used.get(name, 0) + count > self._has.get(name, 0):
+                return False
+        return True
 
     def take(self, asks: Asks) -> list[str]:
         """The ids of the GPUs that go with it."""

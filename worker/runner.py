@@ -10,16 +10,16 @@ import signal
 import socket
 import sys
 import time
-from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from worker import orphans, processes
 from worker.channel import Channel
 from worker.keeper import CHANNEL_FD, LEASE_ENDED, WORK_DIR_IN_USE, boot_ms
-from worker.protocol import Assignment, Outcome, Result, Shape, fits, format_duration
+from worker.protocol import Assignment, Misfit, Outcome, Result, Shape, fits, format_duration
 
 Key = Tuple[str, int]
 Message = Tuple[Any, ...]
+Amounts = Tuple[Tuple[str, int], ...]
 
 DEFAULT_GRACE_MS = 10_000
 FRAME = 64  # messages: the keeper begins with the first before the last has arrived
@@ -38,8 +38,7 @@ class KeeperDied(Exception):
     """The keeper is gone, and with it every job it ran: hand all of them back."""
 
 
-@dataclass(frozen=True)
-class Started:
+class Started(NamedTuple):
     """The process of this attempt runs."""
 
     job: str
@@ -47,8 +46,7 @@ class Started:
     started_ms: int  # UTC
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(NamedTuple):
     """Part of what the attempt wrote to its stdout and stderr, in order."""
 
     job: str
@@ -57,14 +55,21 @@ class Output:
     data: bytes
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(NamedTuple):
     """The attempt is over, every process of it is gone, and all its output has been delivered before."""
 
     result: Result
 
 
 Event = Union[Started, Output, Ended]
+
+
+class Asked(NamedTuple):
+    """What an assignment's shape means here."""
+
+    shape: Shape
+    uses: "Amounts"
+    misfits: Tuple[Misfit, ...]
 
 
 class Runner:
@@ -89,6 +94,7 @@ class Runner:
         self._sent: Dict[Key, Assignment] = {}
         self._pids: Dict[Key, int] = {}
         self._waiting: List[Message] = []
+        self._newest: Tuple[Any, Optional[Asked]] = (None, None)  # a shape as sent, and what it means
         self._death: Optional[KeeperDied] = None
         self._channel, self._pid = start_keeper()
         base = {"PATH": processes.DEFAULT_PATH, **(env or {}), "WM_KEEPER": self._keeper_id}
@@ -105,13 +111,23 @@ class Runner:
             if key in self._sent:
                 continue
             self._sent[key] = assignment
-            asked = Shape.from_wire(assignment.get("shape") or {})
+            asked = self._asked_by(assignment)
             self._waiting.append(start_message(assignment, asked))
-            misfits = fits(asked, self._has) if self._has is not None else ()
-            if misfits:
-                text = "; ".join(map(str, misfits))
+            if asked.misfits:
+                text = "; ".join(map(str, asked.misfits))
                 self._waiting.append(("cancel", *key, Outcome.RETURNED, "does-not-fit", text, 0))
         self.flush()
+
+    def _asked_by(self, assignment: Assignment) -> Asked:
+        """Mostly the same as for the one before: the tasks of an array ask alike."""
+        wire = assignment.get("shape") or {}
+        known, asked = self._newest
+        if asked is None or wire != known:
+            shape = Shape.from_wire(wire)
+            misfits = () if self._has is None else fits(shape, self._has)
+            asked = Asked(shape, amounts(shape) or (), misfits)
+            self._newest = (wire, asked)
+        return asked
 
     def cancel(
         self,
@@ -133,9 +149,10 @@ class Runner:
     def resize(self, has: Shape) -> None:
         """What the jobs may use together has changed. Running jobs go on."""
         self._has = has
+        self._newest = (None, None)
         self._waiting.append(("room", amounts(has)))
         for key, assignment in self._sent.items():
-            misfits = fits(Shape.from_wire(assignment.get("shape") or {}), has)
+            misfits = self._asked_by(assignment).misfits
             if misfits and key not in self._pids:
                 self._waiting.append(("recall", [key], "; ".join(map(str, misfits))))
         self.flush()
@@ -255,7 +272,7 @@ def is_open(fd: int) -> bool:
     return True
 
 
-def amounts(shape: Optional[Shape]) -> Optional[Tuple[Tuple[str, int], ...]]:
+def amounts(shape: Optional[Shape]) -> Optional[Amounts]:
     """What can be used up, sorted by name. Names of one's own have a prefix, so that none can be taken for ours."""
     if shape is None:
         return None
@@ -264,15 +281,15 @@ def amounts(shape: Optional[Shape]) -> Optional[Tuple[Tuple[str, int], ...]]:
     return tuple(sorted((name, count) for name, count in counts.items() if count))
 
 
-def start_message(assignment: Assignment, asked: Shape) -> Message:
+def start_message(assignment: Assignment, asked: Asked) -> Message:
     return (
         "start",
         assignment["job"],
         assignment["epoch"],
         assignment.get("owner", ""),
         list(assignment["command"]),
-        environment(assignment, asked),
-        amounts(asked),
+        environment(assignment, asked.shape),
+        asked.uses,
         assignment.get("time_limit_ms"),
         assignment.get("grace_ms", DEFAULT_GRACE_MS),
         assignment.get("output_limit"),

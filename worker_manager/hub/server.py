@@ -8,6 +8,7 @@ SIGTERM, SIGINT and SIGHUP end it; what was acknowledged is on disk long before.
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -151,6 +152,7 @@ class HubProcess:
 
     def _announce(self) -> None:
         """It accepts requests now: whoever looks finds it."""
+        gc.freeze()  # what was made until now stays, and need not be looked through again and again
         hub = self.as_found()
         hub.write(self._settings.state_dir)
         log.info("the hub serves %s from %s", hub.url, self._settings.state_dir)

@@ -234,40 +234,9 @@ def _open_tasks(moves: Moves, worker: Worker, seq: int, opened: Sequence[tuple[J
     if not opened:
         return
     now = moves.batch.now
-    execute_many(
-        moves.connection,
-        _OPEN,
-        [
-            {
-                "id": row.id,
-                "idx": task,
-                "owner": row.owner,
-                "name": "",
-                "queue": row.queue,
-                "priority": row.priority,
-                "state": JobState.ASSIGNED,
-                "place": ON_WORKER,
-                "group_id": row.group_id,
-                "shape_id": row.shape_id,
-                "program": row.program,
-                "spec": None,
-                "tasks": None,
-                "retries": row.retries,
-                "tries": 0,
-                "losses": 0,
-                "cancelling": 0,
-                "watched": 0,
-                "blockers": 0,
-                "epoch": 1,
-                "worker": worker.id,
-                "send_seq": seq,
-                "submitted_ms": row.submitted_ms,
-                "queued_ms": row.queued_ms,
-                "assigned_ms": now,
-            }
-            for row, task in opened
-        ],
-    )
+    whole = {row.id: row for row, _ in opened}
+    alike = {number: _first_of(row, worker, seq, now) for number, row in whole.items()}
+    execute_many(moves.connection, _OPEN, [{**alike[row.id], "idx": task} for row, task in opened])
     latest: dict[int, tuple[JobRow, int]] = {}
     for row, task in opened:
         latest[row.id] = (row, task + 1)
@@ -280,6 +249,37 @@ def _open_tasks(moves: Moves, worker: Worker, seq: int, opened: Sequence[tuple[J
             for n, (row, after) in latest.items()
         ],
     )
+
+
+def _first_of(row: JobRow, worker: Worker, seq: int, now: int) -> dict[str, Any]:
+    """The row of a task on its way to this worker, for all tasks of an array but for their number."""
+    return {
+        "id": row.id,
+        "idx": 0,
+        "owner": row.owner,
+        "name": "",
+        "queue": row.queue,
+        "priority": row.priority,
+        "state": JobState.ASSIGNED,
+        "place": ON_WORKER,
+        "group_id": row.group_id,
+        "shape_id": row.shape_id,
+        "program": row.program,
+        "spec": None,
+        "tasks": None,
+        "retries": row.retries,
+        "tries": 0,
+        "losses": 0,
+        "cancelling": 0,
+        "watched": 0,
+        "blockers": 0,
+        "epoch": 1,
+        "worker": worker.id,
+        "send_seq": seq,
+        "submitted_ms": row.submitted_ms,
+        "queued_ms": row.queued_ms,
+        "assigned_ms": now,
+    }
 
 
 # ---------------------------------------------------------------- the round after new work
