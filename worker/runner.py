@@ -26,8 +26,10 @@ FRAME = 64  # messages: the keeper begins with the first before the last has arr
 BOOTSTRAP = "import sys; sys.path.insert(0, sys.argv[1]); from worker.keeper import main; sys.exit(main())"
 # Isolated and without site: starts in half the time, and nobody's environment or directory changes what it runs.
 INTERPRETER_FLAGS = ("-I", "-S", "-X", "utf8")
-# All of the agent's environment that the keeper sees, and no job does. WM_ATTEMPT: an agent may be a job itself.
-KEEPER_NEEDS = ("LD_LIBRARY_PATH", "WM_ATTEMPT")
+# By this variable a local backend finds whatever belongs to a worker, also when agent and keeper died in one instant.
+MARK = "WM_WORKER_DIR"
+# All of the agent's environment that the keeper sees; a job sees the mark alone. WM_ATTEMPT: an agent may be a job.
+KEEPER_NEEDS = ("LD_LIBRARY_PATH", "WM_ATTEMPT", MARK)
 WHY_IT_DIED = {
     LEASE_ENDED: "the lease ended",
     WORK_DIR_IN_USE: "another keeper uses the work directory",
@@ -98,6 +100,8 @@ class Runner:
         self._death: Optional[KeeperDied] = None
         self._channel, self._pid = start_keeper()
         base = {"PATH": processes.DEFAULT_PATH, **(env or {}), "WM_KEEPER": self._keeper_id}
+        if MARK in os.environ:
+            base[MARK] = os.environ[MARK]
         self._waiting.append(("setup", os.path.abspath(work_dir), amounts(has), list(gpus), base))
         if lease_ms is not None:
             self._waiting.append(("lease", boot_ms() + lease_ms))
@@ -299,6 +303,8 @@ def start_message(assignment: Assignment, asked: Asked) -> Message:
 def environment(assignment: Assignment, asked: Shape) -> Dict[str, str]:
     """What the job asked for, and what it may want to know about itself; the latter cannot be overridden."""
     env = dict(assignment.get("env") or {})
+    for marked in ("WM_KEEPER", MARK):
+        env.pop(marked, None)
     env.update(
         WM_JOB=assignment["job"],
         WM_EPOCH=str(assignment["epoch"]),

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp
 
 from worker.protocol import PROTOCOL_VERSION
 from worker_manager.clock import Clock, SystemClock
-from worker_manager.errors import StoreError
+from worker_manager.errors import ConfigError, StoreError
 from worker_manager.hub import discovery, loglines, notify, tls
 from worker_manager.hub.app import make_app
 from worker_manager.hub.auth import Tokens
@@ -50,6 +50,8 @@ READERS = 4
 KEEP_ALIVE_S = 75  # longer than a long poll and a heartbeat: connections are kept
 GRACE_S = 10  # for requests in progress when it ends
 BACKLOG = 4096
+SHORTEST_LEASE_MS = 1000
+HEARTBEATS_IN_A_LEASE = 4
 
 
 def serve(settings: HubSettings) -> None:
@@ -234,10 +236,13 @@ def _wake_soon(hub: Services, topics: frozenset[str]) -> None:
 
 
 def _store_settings(settings: HubSettings) -> StoreSettings:
+    """However short a lease is, workers are heard several times within it."""
+    if settings.lease_ms < SHORTEST_LEASE_MS:
+        raise ConfigError([f"lease: {settings.lease_ms} ms is too short: at least {SHORTEST_LEASE_MS} ms"])
     return StoreSettings(
         lease_ms=settings.lease_ms,
         poll_ms=settings.poll_ms,
-        heartbeat_ms=settings.heartbeat_ms,
+        heartbeat_ms=min(settings.heartbeat_ms, settings.lease_ms // HEARTBEATS_IN_A_LEASE),
         retention_ms=settings.retention_ms,
     )
 

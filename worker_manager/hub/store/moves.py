@@ -143,7 +143,9 @@ class Moves:
         if change.to == JobState.QUEUED:
             self._again(row, change, event, measures, reason, text)
         else:
-            self._over(row, change, measures, reason or change.reason, text)
+            if change.reason == "lost-too-often":
+                text = f"it lost its worker {change.losses} times; the last time: {text or reason}"
+            self._over(row, change, measures, change.reason or reason, text)
         return change.to
 
     def cancel_waiting(self, row: JobRow, reason: str, text: str) -> None:

@@ -149,7 +149,8 @@ def test_a_job_that_loses_its_worker_five_times_fails(house: House) -> None:
         assert house.taken(f"w{n}") == [("j1", n + 1)]
         house.store.declare_gone("", [f"w{n}"], "spot").result()
     shown = house.store.get_job("j1")
-    assert (shown["state"], shown["reason"]) == ("failed", "worker-gone")
+    assert (shown["state"], shown["reason"]) == ("failed", "lost-too-often")
+    assert shown["text"] == "it lost its worker 5 times; the last time: spot"
     assert [a["outcome"] for a in shown["attempts"]] == ["lost"] * 4 + ["failed"]
     assert house.group_counts() == []
 
