@@ -51,8 +51,19 @@ def _copy_database(source: Path, target: Path) -> None:
     with closing(sqlite3.connect(read_only, uri=True, timeout=30)) as read, closing(sqlite3.connect(target)) as write:
         read.backup(write)
         (verdict,) = write.execute("PRAGMA quick_check").fetchone()
+        _mark(write)
     if verdict != "ok":
         raise sqlite3.DatabaseError(f"{source} is damaged: {verdict}")
+
+
+def _mark(copy: sqlite3.Connection) -> None:
+    """A hub that starts on the copy begins a new generation (`store/restoring.py`)."""
+    if copy.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'meta'").fetchone():
+        with copy:
+            copy.execute(
+                "INSERT OR REPLACE INTO meta (name, value)"
+                " SELECT 'restored', 1 WHERE EXISTS (SELECT 1 FROM meta WHERE name = 'generation')"
+            )
 
 
 def _copy(source: str, target: str) -> str:

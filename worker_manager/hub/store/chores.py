@@ -13,7 +13,7 @@ from worker_manager.hub.store.agents import bury_worker, revive
 from worker_manager.hub.store.fleet import active_jobs, load, load_of, save, settle, tell
 from worker_manager.hub.store.grouping import forget_old_groups
 from worker_manager.hub.store.moves import Moves
-from worker_manager.hub.store.operating import expire_commands
+from worker_manager.hub.store.operating import expire_commands, refuse_overtaken
 from worker_manager.hub.store.tables import (
     HERE_SQL,
     WHOLE,
@@ -54,6 +54,7 @@ def sweep(moves: Moves, seen: Mapping[str, int], acks: Mapping[str, int], booted
     _welcome_back(moves, seen)
     lost = _end_leases(moves, booted_ms)
     _stop_overdue(moves)
+    refuse_overtaken(moves)
     expired = expire_commands(moves)
     forget_old_groups(moves.batch)
     moves.flush()

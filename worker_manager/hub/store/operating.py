@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, text, update
 
 from worker.protocol import WorkerState
 from worker_manager.hub.contract import CordonOrder, Wire, manager_topic
@@ -15,7 +15,7 @@ from worker_manager.hub.store.agents import bury_worker
 from worker_manager.hub.store.filling import fill
 from worker_manager.hub.store.fleet import Worker, active_jobs, limits_of, load, load_of, save, settle, tell
 from worker_manager.hub.store.moves import Moves
-from worker_manager.hub.store.tables import commands, intents, managers, tokens
+from worker_manager.hub.store.tables import OVERTAKEN_SQL, commands, intents, managers, tokens, workers
 from worker_manager.hub.store.values import dump
 
 COMMAND_MS = 600_000
@@ -262,6 +262,23 @@ def _record_result(moves: Moves, manager: str, result: Mapping[str, Any]) -> Non
     )
     if done.rowcount:
         moves.event("command.done" if ok else "command.failed", name, manager=manager, text=text)
+
+
+_OVERTAKEN = (
+    select(commands.c.id)
+    .join(workers, workers.c.id == commands.c.target)
+    .where(text("commands.state = 'pending'"), commands.c.kind == "end-worker", OVERTAKEN_SQL)
+)
+
+
+def refuse_overtaken(moves: Moves) -> None:
+    """Ends of workers that were cordoned anew, or freed, after the order."""
+    for name in moves.connection.execute(_OVERTAKEN).scalars().all():
+        result = {"ok": False, "text": "refused: the worker was freed, or cordoned anew, after this was asked"}
+        moves.connection.execute(
+            update(commands).where(commands.c.id == name).values(state="failed", result=dump(result))
+        )
+        moves.event("command.failed", name, text=result["text"])
 
 
 def expire_commands(moves: Moves) -> int:

@@ -47,6 +47,7 @@ from worker_manager.hub.store.meta import raise_number, read_number
 from worker_manager.hub.store.moves import Moves
 from worker_manager.hub.store.recalling import notice_long_runs, recall
 from worker_manager.hub.store.reserving import reserve
+from worker_manager.hub.store.restoring import begin_again
 from worker_manager.hub.store.tables import commands, events, tallies, tokens, workers
 from worker_manager.hub.store.values import dump
 from worker_manager.hub.store.verdicts import VerdictBook
@@ -93,7 +94,9 @@ class Store:
         writes = writing_engine(url)
         try:
             schema.prepare(writes, where)
-            return cls(writes, reading_engine(url), where, clock, settings)
+            store = cls(writes, reading_engine(url), where, clock, settings)
+            store._write(begin_again).result()
+            return store
         except DBAPIError as error:
             writes.dispose()
             raise translated(error, where) from error

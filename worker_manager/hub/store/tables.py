@@ -332,3 +332,8 @@ QUEUED_SQL = text("groups.queued > 0")
 HUNGRY_SQL = text("workers.hungry = 1")
 NO_TASK_SQL = text("jobs.idx = -1")
 HERE_SQL = text("workers.gone_ms IS NULL")
+# A command's target was freed, or cordoned anew, after it was asked. Who is told to stop goes whatever comes.
+OVERTAKEN_SQL = text(
+    "workers.gone_ms IS NULL AND workers.stop = 0 AND commands.generation IS NOT NULL"
+    " AND workers.cordon_generation != commands.generation"
+)

@@ -15,6 +15,7 @@ from worker_manager.hub.store.meta import read_number
 from worker_manager.hub.store.tables import (
     HERE_SQL,
     ON_WORKER_SQL,
+    OVERTAKEN_SQL,
     WHOLE,
     arrays,
     attempts,
@@ -151,9 +152,12 @@ def _asks(text: str) -> Wire:
 
 
 def pending_commands(connection: Connection, manager: str, now: int) -> list[Wire]:
+    """Not those whose target is not as it was when they were asked: the next sweep refuses them."""
+    overtaken = select(workers.c.id).where(workers.c.id == commands.c.target, OVERTAKEN_SQL).exists()
     query = (
         select(commands)
         .where(commands.c.manager == manager, text("commands.state = 'pending'"), commands.c.expires_ms > now)
+        .where(~overtaken)
         .order_by(commands.c.created_ms, commands.c.id)
     )
     return [command_wire(row) for row in connection.execute(query)]

@@ -1,10 +1,12 @@
 """What managers do: claims, burials, cordons, the word of a backend, publications and commands."""
 
 import pytest
+from sqlalchemy import update
 
 from tests.unit.hub.store.house import House, job, sha
 from worker_manager.hub.contract import Claim, CordonOrder
 from worker_manager.hub.refusals import Conflict, CoverageTaken, Invalid, NotFound, Unauthorized
+from worker_manager.hub.store.tables import workers
 
 REASON = {"code": "idle", "numbers": {}, "text": "idle"}
 
@@ -258,3 +260,17 @@ def test_decisions_are_events_once_and_the_last_of_them_are_kept_for_explain(hou
     assert [decision["id"] for decision in shown["decisions"]] == list(range(31, 131))
     house.store.publish("m", {"pools": pools, "decisions": made[:1]}).result()  # of another ledger
     assert len(house.store.list_events(None, "decision", None, 1000)[0]) == 131
+
+
+def test_an_end_of_a_worker_that_was_freed_meanwhile_is_refused(house: House) -> None:
+    house.claim("s")
+    house.worker("s-0", token="join-s-0")
+    command = house.store.delete_worker("s-0", False, 1000, "olga").result()["command"]
+    assert [one["id"] for one in house.store.sync("m", [])["commands"]] == [command]
+    freed = update(workers).values(stop=0, cordon=None, state="ready", cordon_generation=2)
+    house.store._write(lambda moves: moves.connection.execute(freed) and None).result()
+    assert house.store.sync("m", [])["commands"] == []
+    house.store.sweep().result()
+    shown = house.store.get_command(command)
+    assert (shown["state"], shown["result"]["ok"]) == ("failed", False)
+    assert not house.store.has_commands("m")
