@@ -206,10 +206,9 @@ class Ledger:
 
     def _open(self) -> None:
         with self._transaction() as connection:
-            application = connection.exec_driver_sql("PRAGMA application_id").scalar_one()
+            raw = connection.connection.driver_connection
             version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-            is_empty = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one() == 0
-            if application != schema.APPLICATION_ID and not is_empty:
+            if not _is_ours(raw) and not _is_empty(raw):
                 raise StoreError(f"{self.path} is not a ledger of a worker manager: choose another state directory")
             if version > schema.VERSION:
                 raise StoreError(
@@ -260,7 +259,9 @@ def _engine(path: Path, busy_s: float) -> Engine:
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # transactions begin where we say so
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        if _is_ours(connection) or _is_empty(connection):  # else it is refused, and stays as it is
+            connection.execute("PRAGMA journal_mode=WAL").close()
+        for pragma in ("synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}").close()
 
     @event.listens_for(engine, "begin")
@@ -269,6 +270,14 @@ def _engine(path: Path, busy_s: float) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _is_ours(connection: Any) -> bool:
+    return bool(connection.execute("PRAGMA application_id").fetchone() == (schema.APPLICATION_ID,))
+
+
+def _is_empty(connection: Any) -> bool:
+    return bool(connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,))
 
 
 # ---------------------------------------------------------------- rows to values

@@ -28,10 +28,15 @@ LOG = "hub.log"
 SETTINGS = "settings.json"
 LOCK = "hub.lock"
 TAIL_BYTES = 4000
+MEANINGFUL = (2, 74, 75)  # exit codes: asked wrongly, the store cannot be used, another one serves
 
 
 class HubDidNotStart(WorkerManagerError):
-    pass
+    """Its own exit code is the hub's, where that means something (errors.py)."""
+
+    def __init__(self, text: str, code: int = 1) -> None:
+        super().__init__(text)
+        self.exit_code = code if code in MEANINGFUL else 1
 
 
 @dataclass(frozen=True)
@@ -156,7 +161,7 @@ def _until_ready(process: "subprocess.Popen[bytes]", state_dir: Path, log_start:
             if code == LOCK_HELD and (hub := _others(state_dir, until)) is not None:
                 return hub
             raise HubDidNotStart(
-                _with_tail(f"the hub ended with exit code {code} before it was ready", state_dir, log_start)
+                _with_tail(f"the hub ended with exit code {code} before it was ready", state_dir, log_start), code
             )
         time.sleep(0.01)
     with contextlib.suppress(ProcessLookupError):

@@ -46,9 +46,10 @@ def _arguments(url: str) -> dict[str, Any]:
 def _prepare_sqlite(engine: Engine, begin: str, *, query_only: bool) -> None:
     @event.listens_for(engine, "connect")
     def settle(connection: sqlite3.Connection, _record: object) -> None:
+        connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+        if _may_be_ours(connection):
+            connection.execute("PRAGMA journal_mode=WAL")
         for pragma in (
-            f"busy_timeout={BUSY_MS}",
-            "journal_mode=WAL",
             "synchronous=FULL",
             "foreign_keys=ON",
             "cache_size=-32768",
@@ -62,6 +63,12 @@ def _prepare_sqlite(engine: Engine, begin: str, *, query_only: bool) -> None:
     @event.listens_for(engine, "begin")
     def begin_ourselves(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
+
+
+def _may_be_ours(connection: sqlite3.Connection) -> bool:
+    """Empty, or made by us. Somebody else's is refused later on, and must not have been changed before."""
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    return not names or "alembic_version" in names
 
 
 def translated(error: DBAPIError, where: str) -> StoreError:
