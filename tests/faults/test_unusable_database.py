@@ -124,7 +124,8 @@ def test_a_manager_leaves_what_it_cannot_use_as_it_is_and_finds_its_workers_with
 
     ledger.rename(ledger.with_suffix(".spoilt"))
     site.manage(*CALL)
-    until(lambda: len(site.unresolved()) == site.workers, "its workers to be adopted")
+    adopted = [("open intent", worker, "submitted") for worker in sorted(site.ready_events())]
+    until(lambda: sorted(site.unresolved()) == adopted, lambda: f"its workers to be adopted: {site.unresolved()}")
     site.gate.touch()
     place.reaches(job, "succeeded")
     assert len(site.ready_events()) == site.workers
