@@ -11,6 +11,7 @@ import time
 from typing import Any, Dict, List, Optional, Sequence
 
 from worker import answers, client, orders
+from worker.connection import Unreachable
 from worker.host import memory_in_use
 from worker.http1 import request
 from worker.joining import Joined
@@ -137,7 +138,7 @@ class Agent:
     def _send_what_is_due(self, now: int) -> None:
         for line in (self._polls, self._reports):
             if line.busy and now >= line.deadline:
-                self._unreachable(line, client.Unreachable("no answer came in time"))
+                self._unreachable(line, Unreachable("no answer came in time"))
         if not self._polls.busy and now >= self._polls.open_at and not self._state.leaving:
             self._ask(self._polls, "poll", _encoded(self._state.poll()), self._poll_ms + POLL_SLACK_MS, now)
         if not self._reports.busy and now >= self._reports.open_at:
@@ -154,14 +155,14 @@ class Agent:
         path = "%s/v1/workers/%s/%s" % (to.base, self._worker, what)
         try:
             line.ask(request("POST", path, to.authority, self._credential, body), timeout_ms, now)
-        except client.Unreachable as error:
+        except Unreachable as error:
             self._unreachable(line, error)
 
     def _connect(self) -> None:
         for line, attempt, result in self._dialer.hand_over():
             try:
                 line.dialed(attempt, result)
-            except client.Unreachable as error:
+            except Unreachable as error:
                 self._unreachable(line, error)
 
     def _hear(self, line: Line) -> None:
@@ -170,7 +171,7 @@ class Agent:
             if response is None:
                 return
             self._follow(line, client.answer(response))
-        except client.Unreachable as error:
+        except Unreachable as error:
             self._unreachable(line, error)
         except client.Refused as refused:
             self._refused(line, refused)
@@ -190,7 +191,7 @@ class Agent:
             self._journal("hub-reached")
         self._carry_out(found)
 
-    def _unreachable(self, line: Line, error: client.Unreachable) -> None:
+    def _unreachable(self, line: Line, error: Unreachable) -> None:
         now = boot_ms()
         line.failed(now, error.retry_after_ms)
         if not self._silent:

@@ -5,7 +5,7 @@ What does not have the form of worker/protocol.py is `Unreachable`: some proxy's
 
 from typing import Any, Dict, Mapping
 
-from worker.client import Unreachable
+from worker.connection import Unreachable
 from worker.protocol import Polled, Registered, Reported
 
 Told = Dict[str, Any]

@@ -10,6 +10,7 @@ import socket
 from typing import Any, Callable, Dict, NamedTuple
 
 from worker import answers, client
+from worker.connection import Unreachable, exchange
 from worker.line import backoff_ms, spread
 from worker.options import Options
 from worker.protocol import PROTOCOL_VERSION, Register, Registered, Shape
@@ -60,7 +61,7 @@ class Joining:
             asked_at = clock()
             try:
                 return self._try(asked_at)
-            except client.Unreachable as error:
+            except Unreachable as error:
                 failures += 1
                 pause = max(backoff_ms(failures, spread()), error.retry_after_ms)
                 say("hub-unreachable", hub=str(self._options.server), text=str(error), again_in_ms=pause)
@@ -75,7 +76,7 @@ class Joining:
         connection = client.dial(to)
         try:
             message: Any = self.message
-            response = client.exchange(connection, client.post(to, "/v1/workers", self._options.token, message))
+            response = exchange(connection, client.post(to, "/v1/workers", self._options.token, message))
             registered = answers.registered(client.answer(response))
         except BaseException:
             connection.close()

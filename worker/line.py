@@ -12,7 +12,9 @@ from collections import deque
 from typing import Callable, Deque, Optional, Tuple, Union
 
 from worker import http1
-from worker.client import Endpoint, Unreachable, dial
+from worker.address import Endpoint
+from worker.client import dial
+from worker.connection import Unreachable
 
 FIRST_WAIT_MS = 200
 LONGEST_WAIT_MS = 10_000

@@ -10,7 +10,7 @@ import stat
 import sys
 from typing import Any, Callable, Dict, List, MutableMapping, NamedTuple, NoReturn, Optional, Sequence, Tuple
 
-from worker.client import BadAddress, Endpoint, endpoint
+from worker.address import BadAddress, Endpoint, endpoint
 from worker.host import VERSION
 from worker.protocol import UnitError, parse_bytes, parse_cpus, parse_duration
 from worker.resources import Wishes

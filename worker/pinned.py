@@ -10,19 +10,18 @@ import hashlib
 import hmac
 import socket
 import ssl
-from typing import TYPE_CHECKING, Dict
+from typing import Dict
 
 from worker import http1
-
-if TYPE_CHECKING:
-    from worker.client import Endpoint
+from worker.address import Endpoint
+from worker.connection import Unreachable, exchange, plain
 
 CA_PATH = "/v1/ca.pem"
 
-_contexts: Dict["Endpoint", ssl.SSLContext] = {}  # of the CAs that were held against their fingerprint
+_contexts: Dict[Endpoint, ssl.SSLContext] = {}  # of the CAs that were held against their fingerprint
 
 
-def connect(to: "Endpoint", timeout_s: float) -> socket.socket:
+def connect(to: Endpoint, timeout_s: float) -> socket.socket:
     """A connection whose other end is proved. Raises OSError (ssl.SSLError is one)."""
     if not to.fingerprint:
         return _wrap(to, ssl.create_default_context(), timeout_s)
@@ -35,9 +34,7 @@ def connect(to: "Endpoint", timeout_s: float) -> socket.socket:
     return _wrap(to, _contexts[to], timeout_s)
 
 
-def _wrap(to: "Endpoint", context: ssl.SSLContext, timeout_s: float) -> ssl.SSLSocket:
-    from worker.client import plain
-
+def _wrap(to: Endpoint, context: ssl.SSLContext, timeout_s: float) -> ssl.SSLSocket:
     raw = plain(to, timeout_s)
     try:
         return context.wrap_socket(raw, server_hostname=to.host)
@@ -55,7 +52,7 @@ def _trusting() -> ssl.SSLContext:
     return context
 
 
-def _vouched_by(ca: bytes, to: "Endpoint") -> ssl.SSLContext:
+def _vouched_by(ca: bytes, to: Endpoint) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks certificate and host name
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if not _is(ca, to.fingerprint):
@@ -64,10 +61,8 @@ def _vouched_by(ca: bytes, to: "Endpoint") -> ssl.SSLContext:
     return context
 
 
-def _fetch_ca(connection: ssl.SSLSocket, to: "Endpoint", timeout_s: float) -> bytes:
+def _fetch_ca(connection: ssl.SSLSocket, to: Endpoint, timeout_s: float) -> bytes:
     """The hub's own CA as it tells it, unchecked, in DER."""
-    from worker.client import Unreachable, exchange
-
     asked = "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" % (to.base + CA_PATH, to.authority)
     try:
         with connection:

@@ -79,11 +79,14 @@ def hub_for_manager(settings: Settings) -> tuple[HubClient, bool]:
 
 def _remote(settings: Settings) -> HubClient:
     hub = settings.hub
-    return HubClient(str(hub.server), token_file=hub.token_file, ca=hub.ca, fingerprint=hub.fingerprint)
+    own = None if hub.ca else hub.fingerprint  # beside a CA it is the agents' pin
+    return HubClient(str(hub.server), token_file=hub.token_file, ca=hub.ca, fingerprint=own)
 
 
 def _embedded(settings: Settings, hub: discovery.RunningHub, role: str) -> HubClient:
     token = settings.hub.token_file or discovery.token_file(settings.manager.state_dir, role)
+    if hub.ca is not None:  # its certificate may be renewed while we run
+        return HubClient(hub.url, token_file=token, ca=Path(hub.ca))
     return HubClient(hub.url, token_file=token, fingerprint=hub.fingerprint)
 
 
@@ -317,11 +320,15 @@ def _closed(pool: "ManagedPool") -> "ManagedPool":
 
 
 def fingerprint_of(settings: Settings) -> str | None:
-    """What the agents are told to expect of the hub's certificate."""
+    """What the agents are told to expect: the hub's own authority, or a certificate that came from outside."""
     if settings.hub.server:
         return settings.hub.fingerprint
     hub = discovery.recorded(settings.manager.state_dir)
-    return hub.fingerprint if hub else None
+    if hub is None or hub.ca is None:
+        return hub.fingerprint if hub else None
+    from worker_manager.hub.tls import fingerprint_of as fingerprint_of_file
+
+    return fingerprint_of_file(Path(hub.ca))
 
 
 def rendered(settings: Settings) -> str:

@@ -130,7 +130,12 @@ class HubProcess:
             readers=ThreadPoolExecutor(READERS, "hub-read"),
             loop=loop,
             version=own_version(),
+            authority=self._authority(),
         )
+
+    def _authority(self) -> bytes | None:
+        own = self._identity.authority if self._identity else None
+        return own.read_bytes() if own else None
 
     def _stopper(self, hub: Services, server: "Server") -> Callable[[], None]:
         def stop() -> None:

@@ -38,6 +38,7 @@ class Services:
     readers: ThreadPoolExecutor
     loop: asyncio.AbstractEventLoop
     version: str
+    authority: bytes | None = None  # the hub's own, PEM
 
     async def read(self, function: Callable[..., T], *arguments: Any) -> T:
         """Reads of the store block for a moment: not here."""

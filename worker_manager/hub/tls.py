@@ -1,8 +1,8 @@
 """TLS for a hub off loopback: its own authority, made at the first start, or certificates that it is given.
 
-What is pinned is the SHA-256 of the hub's own certificate. The authority lives ten years, the certificate one; it is
-renewed at a start with less than 30 days left, with the same key only where that key is still here. `cryptography` is
-imported only where something is made.
+What launches pin is the SHA-256 of the authority, which the hub shows to anyone, or, of a certificate that came from
+outside, of that. The authority lives ten years, the certificate one; it is renewed at a start with less than 30 days
+left, and no agent loses the hub by that. `cryptography` is imported only where something is made.
 """
 
 import hashlib

@@ -3,6 +3,8 @@
 import signal
 from typing import Any
 
+from worker_manager.hub.tls import fingerprint_of
+
 
 def ended(hub: Any, job: str, **how: Any) -> Any:
     shown = hub.get(f"/v1/jobs/{job}", **how)
@@ -78,10 +80,22 @@ def test_the_hub_is_known_by_its_fingerprint(start_hub: Any, join: Any, eventual
     assert wrong.wait(20) == 1
     none = join(hub, secret, "--join-seconds", "1s")
     assert none.wait(20) == 1, "the system's CAs do not vouch for it"
-    join(hub, secret, "--ca-fingerprint", f"sha256:{hub.found.fingerprint}")
+    authority = fingerprint_of(hub.state_dir / "tls" / "ca.pem")
+    agent = join(hub, secret, "--ca-fingerprint", f"sha256:{authority}")
     body = {"jobs": [{"command": ["echo", "x" * 100_000]}]}
     job = hub._good(hub.call("POST", "/v1/jobs", body, **checked))["jobs"][0]["id"]
     done = eventually(lambda: ended(hub, job, **checked), "the job")
     assert done["state"] == "succeeded"
     logs = hub.call("GET", f"/v1/jobs/{job}/logs", **checked).content
     assert logs == b"x" * 100_000 + b"\n"
+    for name in ("hub.pem", "hub.key"):  # as if it were old: the next start makes another
+        (hub.state_dir / "tls" / name).unlink()
+    port = hub.found.url.rsplit(":", 1)[1]
+    object.__setattr__(hub.settings, "listen", f"127.0.0.1:{port}")
+    before = hub.found.fingerprint
+    hub.restart()
+    assert hub.found.fingerprint != before
+    body = {"jobs": [{"command": ["true"]}]}
+    job = hub._good(hub.call("POST", "/v1/jobs", body, **checked))["jobs"][0]["id"]
+    assert eventually(lambda: ended(hub, job, **checked), "a job after the renewal")["worker"] == "by-hand"
+    assert agent.poll() is None

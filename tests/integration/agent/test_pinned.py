@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from worker import pinned
-from worker.client import Endpoint, Unreachable, dial
+from worker.address import Endpoint
+from worker.client import dial
+from worker.connection import Unreachable
 from worker_manager.hub import authority
 
 

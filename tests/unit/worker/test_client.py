@@ -3,7 +3,9 @@
 import pytest
 
 from worker import answers
-from worker.client import BadAddress, Refused, Unreachable, answer, endpoint
+from worker.address import BadAddress, endpoint
+from worker.client import Refused, answer
+from worker.connection import Unreachable
 from worker.http1 import Response
 
 PROBLEM = {"content-type": "application/problem+json"}

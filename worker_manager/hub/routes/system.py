@@ -46,6 +46,13 @@ async def info(call: SystemCall) -> Response:
     return reply({**found, "version": call.hub.version, "protocol": PROTOCOL_VERSION, "now_ms": now_ms})
 
 
+async def authority(call: SystemCall) -> Response:
+    """Who trusts it compares it with what was pinned: nothing secret is said before."""
+    if call.hub.authority is None:
+        raise Problem(404, "no-authority", "this hub has no authority of its own")
+    return Response(call.hub.authority, media_type="application/x-pem-file")
+
+
 async def worker_file(call: SystemCall) -> Response:
     files = call.hub.worker_files
     return _file(*await call.hub.read(lambda: _with_bytes(files.current())))
@@ -73,6 +80,7 @@ ENDPOINTS = (
         "GET", "/healthz", Need.OPEN, healthz, "200 when the store writes, else 503", reply=replies.Health, vital=True
     ),
     Endpoint("GET", "/metrics", Need.OPEN_ON_LOOPBACK, metrics, "Prometheus text", reply="text/plain"),
+    Endpoint("GET", "/v1/ca.pem", Need.OPEN, authority, "The hub's own CA", reply="application/x-pem-file"),
     Endpoint("GET", "/v1/worker.pyz", Need.OPEN, worker_file, "The agent as one file", reply="application/zip"),
     Endpoint(
         "GET",
