@@ -198,6 +198,29 @@ def test_without_faults_a_worker_is_launched_for_jobs_only() -> None:
     assert result.last_gone_at - result.last_done_at <= 10 * MINUTE + 5 * SECOND
 
 
+def test_short_jobs_get_no_workers_that_would_come_too_late_for_them() -> None:
+    """Each burst is done by the one worker that stays, before another could start: only the first ones, of which
+    nothing was known, are launched for."""
+    limits = Limits(min_workers=1, max_workers=20)
+    pool = SimPool(PoolSettings("p", "memory", SMALL, limits), boot=Span(MINUTE, MINUTE))
+    jobs = [SimJob(HOUR * burst + n, SECOND) for burst in range(1, 40) for n in range(100)]
+    jobs.append(SimJob(HOUR // 2, SECOND))  # the first that is measured
+    result = simulate([pool], jobs, until=60 * HOUR)
+    assert result.done == len(jobs)
+    assert result.launched["p"] == 1
+    assert result.waits.p95 <= 100 * SECOND / 4
+
+
+def test_long_jobs_behind_short_ones_are_launched_for() -> None:
+    pool = SimPool(PoolSettings("p", "memory", SMALL, Limits(min_workers=1, max_workers=20)), boot=Span(MINUTE, MINUTE))
+    jobs = [SimJob(HOUR * n, SECOND if n % 2 else HOUR // 2) for n in range(1, 21)]
+    jobs += [SimJob(30 * HOUR, SECOND)] * 2000
+    result = simulate([pool], jobs, until=60 * HOUR)
+    assert result.done == len(jobs)
+    assert result.launched["p"] > 1
+    assert result.waits.quantile(1.0) <= 3 * MINUTE
+
+
 def test_the_price_of_a_run() -> None:
     pool = SimPool(PoolSettings("p", "memory", SMALL, Limits(max_workers=1)), boot=Span(0, 0))
     result = simulate([pool], [SimJob(0, HOUR)], until=3 * HOUR, price=lambda _pool, ms: 2.0 * ms / HOUR)

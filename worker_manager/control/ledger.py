@@ -306,7 +306,8 @@ def _pools(connection: Connection, now: int) -> dict[str, PoolMemory]:
 def _pool(row: Row[Any] | None, failures: tuple[Failure, ...]) -> PoolMemory:
     if row is None:
         return PoolMemory(History(failures=failures))
-    history = History(row.last_launch_at, row.last_drain_at, row.last_success_at, failures)
+    starts = tuple(loads(row.starts))
+    history = History(row.last_launch_at, row.last_drain_at, row.last_success_at, failures, starts)
     return PoolMemory(history, row.frozen_until, row.freeze_text)
 
 

@@ -15,10 +15,20 @@ from worker_manager.control.pool import ManagedPool, Reach
 from worker_manager.control.writer import Writer
 from worker_manager.errors import WorkerManagerError
 from worker_manager.policy.closing import Closing, closings, note_listing
-from worker_manager.policy.facts import BacklogFact, IntentFact, Memory, PoolSettings, Sight, Sights, WorkerFact
+from worker_manager.policy.facts import (
+    BacklogFact,
+    IntentFact,
+    Memory,
+    PoolMemory,
+    PoolSettings,
+    Sight,
+    Sights,
+    WorkerFact,
+)
 from worker_manager.sources.base import Source
 
 LIVE = ("ready", "draining")
+STARTS_KEPT = 20  # of a pool: enough for a median that follows the weather of a platform
 SEEN_AGAIN_MS = 60_000  # how often "still listed" is worth a write
 
 
@@ -48,12 +58,12 @@ class Reconciler:
         strangers = self._strangers(pools, {intent.id for intent in memory.intents}, backlog)
         if not changes and not strangers:
             return
-        pool_of = {intent.id: intent.pool for intent in memory.intents}
-        registered = {pool_of[worker] for worker, found in changes if "registered_at" in found}
+        registered = {worker: int(found["registered_at"]) for worker, found in changes if "registered_at" in found}
         with self._ledger.write() as write:
             write.intents(changes)
-            for name in registered:
-                write.pool(name, last_success_at=now)
+            for name, took in starts_of(memory.intents, registered).items():
+                before = memory.pools.get(name, PoolMemory()).history.starts
+                write.started(name, (*before, *took)[-STARTS_KEPT:], now)
             for fact in strangers:
                 write.adopt(fact.id, fact.pool, fact.shape, fact.config, now, fact.ready_at)
 
@@ -122,6 +132,15 @@ def foreseen(
     settings = [pool.settings for pool in pools.values()]
     over = {closing.intent for closing in closings(now, settings, after, sights, backlog)}
     return replace(after, intents=tuple(intent for intent in intents if intent.id not in over))
+
+
+def starts_of(intents: Sequence[IntentFact], registered: Mapping[str, int]) -> dict[str, list[int]]:
+    """How long the workers that registered at these instants took from their request on, by pool."""
+    took: dict[str, list[int]] = {}
+    for intent in intents:
+        if intent.id in registered:
+            took.setdefault(intent.pool, []).append(max(0, registered[intent.id] - intent.requested_at))
+    return took
 
 
 def changes_of(

@@ -75,6 +75,7 @@ pools = Table(
     Column("last_launch_at", Integer),
     Column("last_drain_at", Integer),
     Column("last_success_at", Integer),
+    Column("starts", Text, nullable=False, server_default="[]"),  # of version 2: History.starts
     Column("frozen_until", Integer),
     Column("freeze_text", Text, nullable=False, default=""),
 )

@@ -93,6 +93,10 @@ class Writer:
         row = upsert(schema.pools).values(pool=pool, **{"freeze_text": "", **values})
         self._run(row.on_conflict_do_update(index_elements=["pool"], set_=values))
 
+    def started(self, pool: str, starts: Sequence[int], at: int) -> None:
+        """Workers registered; `starts` are how long the last ones took."""
+        self.pool(pool, last_success_at=at, starts=dumps(list(starts)))
+
     def failed(self, pool: str, kind: str, text: str, at: int, retry_after_ms: int | None = None) -> None:
         row = {"pool": pool, "at": at, "kind": kind, "text": text[:TEXT_KEPT], "retry_after_ms": retry_after_ms}
         self._run(insert(schema.failures).values(row))

@@ -139,6 +139,7 @@ class Group(TypedDict):
     queue: str
     priority: int
     run_ms: int | None
+    running: int
 
 
 class Backlog(TypedDict):

@@ -29,6 +29,7 @@ class JobGroup:
     queue: str = "default"
     priority: int = 0
     run_ms: int | None = None  # measured; None until one has ended
+    running: int = 0  # that the source knows to run now; they are not among `count`
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ class History:
     last_drain_at: int | None = None
     last_success_at: int | None = None  # a worker registered
     failures: tuple[Failure, ...] = ()  # newest last, at most 100, none older than 3 h
+    starts: tuple[int, ...] = ()  # ms from request to registration, of the last workers that registered
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +201,9 @@ class Verdict:
 
     group: str
     pool: str
-    status: str  # served (free room now) | launching (room on its way) | waiting (a limit holds) | never
+    status: (
+        str  # served (free room now, or soon enough) | launching (room on its way) | waiting (a limit holds) | never
+    )
     # | elsewhere (it fits, but another pool has it)
     jobs: int
     reason: Reason

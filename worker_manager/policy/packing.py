@@ -6,51 +6,16 @@ neither does the order in which a snapshot was written down.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
 
 from worker.protocol import Shape, fits
 from worker_manager.policy.bins import UNLIMITED, Bins, Row, Suits
 from worker_manager.policy.eligible import Eligibility, serves
 from worker_manager.policy.model import JobGroup, WorkerView
+from worker_manager.policy.room import COMING, HELD, NEW, READY, RECALLED, SOON, Load, Placed, PoolRoom
+from worker_manager.policy.soon import expect
 from worker_manager.policy.standing import Standing
-
-READY, COMING, RECALLED, NEW = range(4)  # kinds of room, in the order in which they are filled
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """`each` jobs of a group on each of `count` workers from number `start` on."""
-
-    start: int
-    count: int
-    group: str
-    each: int
-
-
-@dataclass(slots=True)
-class PoolRoom:
-    """What one pool has to offer, being used up."""
-
-    standing: Standing
-    workers: tuple[tuple[WorkerView, ...], ...]  # READY, COMING, RECALLED: those behind the rows
-    rows: tuple[Row, ...]  # by kind
-    new_shape: Shape
-    may_open: int
-    assigned: dict[Shape, int]  # jobs, by worker's shape, that are held but not started: the backlog counts them too
-    opened: int = 0
-    beyond: float = 0.0  # workers that would be opened if more might be
-    loads: tuple[list[Load], ...] = field(default_factory=lambda: ([], [], [], []))
-
-
-@dataclass(slots=True)
-class Placed:
-    """Where the jobs of one group went."""
-
-    group: JobGroup
-    left: int  # no room anywhere yet
-    by_pool: dict[str, list[int]] = field(default_factory=dict)  # jobs by kind of room
-    home: str = ""  # the pool that would launch for what is left
 
 
 @dataclass(slots=True)
@@ -59,6 +24,7 @@ class Share:
 
     now: int = 0  # with room on workers that run
     room: int = 0  # with room on workers that run or are on their way
+    soon: int = 0  # done before a new worker would be ready
     new: int = 0  # it would have to launch for them, whether it may or not
 
 
@@ -94,6 +60,7 @@ class Placement:
 
 
 def place(
+    now: int,
     standings: Mapping[str, Standing],
     groups: Iterable[JobGroup],
     eligibility: Eligibility,
@@ -103,7 +70,10 @@ def place(
 ) -> Placement:
     rooms = {name: _room(one, shapes[name], headroom[name], suits) for name, one in standings.items()}
     order = sorted((group for group in groups if group.count > 0), key=lambda group: _rank(group, eligibility))
-    placed = tuple(_place(group, rooms, eligibility) for group in order)
+    placed = tuple(_seat(group, rooms, eligibility) for group in order)
+    expect(now, placed, rooms, eligibility)
+    for one in placed:
+        _open_for(one, rooms, eligibility)
     return Placement(rooms, placed, _shares(rooms, placed))
 
 
@@ -114,10 +84,10 @@ def _rank(group: JobGroup, eligibility: Eligibility) -> tuple[object, ...]:
     return (-group.priority, len(eligibility.offers(group)), -kinds, *size, group.oldest, group.key)
 
 
-def _place(group: JobGroup, rooms: Mapping[str, PoolRoom], eligibility: Eligibility) -> Placed:
+def _seat(group: JobGroup, rooms: Mapping[str, PoolRoom], eligibility: Eligibility) -> Placed:
+    """The room that is there, and that is on its way, whoever made it."""
     placed = Placed(group, group.count)
-    offers = eligibility.offers(group)
-    names = [offer.pool for offer in offers]
+    names = [offer.pool for offer in eligibility.offers(group)]
     if len(names) < len(rooms):  # a worker may have more than its pool promises
         names += [name for name, room in rooms.items() if name not in names and serves(room.standing.pool, group)]
     _take_back_assigned(placed, names, rooms)
@@ -125,6 +95,12 @@ def _place(group: JobGroup, rooms: Mapping[str, PoolRoom], eligibility: Eligibil
         for name in names:
             if placed.left and rooms[name].rows[kind]:
                 _fill(placed, name, rooms[name], kind)
+    return placed
+
+
+def _open_for(placed: Placed, rooms: Mapping[str, PoolRoom], eligibility: Eligibility) -> None:
+    """New workers for what is left, in the pools that serve it best."""
+    offers = eligibility.offers(placed.group)
     for offer in offers:
         if placed.left:
             _fill(placed, offer.pool, rooms[offer.pool], NEW)
@@ -132,7 +108,6 @@ def _place(group: JobGroup, rooms: Mapping[str, PoolRoom], eligibility: Eligibil
     if placed.left and offers:
         placed.home = offers[0].pool
         rooms[placed.home].beyond += placed.left / offers[0].per_worker
-    return placed
 
 
 def _take_back_assigned(placed: Placed, names: Iterable[str], rooms: Mapping[str, PoolRoom]) -> None:
@@ -143,12 +118,7 @@ def _take_back_assigned(placed: Placed, names: Iterable[str], rooms: Mapping[str
             taken = min(placed.left, jobs)
             if taken and not fits(placed.group.asks, shape):
                 rooms[name].assigned[shape] -= taken
-                _book(placed, name, READY, taken)
-
-
-def _book(placed: Placed, pool: str, kind: int, jobs: int) -> None:
-    placed.by_pool.setdefault(pool, [0, 0, 0, 0])[kind] += jobs
-    placed.left -= jobs
+                placed.book(name, HELD, taken)
 
 
 def _fill(placed: Placed, pool: str, room: PoolRoom, kind: int) -> None:
@@ -158,8 +128,7 @@ def _fill(placed: Placed, pool: str, room: PoolRoom, kind: int) -> None:
         loads.append(Load(start, count, key, each))
 
     left = room.rows[kind].fill(placed.group.asks, placed.left, took)
-    if left < placed.left:
-        _book(placed, pool, kind, placed.left - left)
+    placed.book(pool, kind, placed.left - left)
 
 
 def _open(placed: Placed, pool: str, room: PoolRoom, per_worker: int) -> None:
@@ -228,8 +197,10 @@ def _shares(rooms: Iterable[str], groups: Iterable[Placed]) -> dict[str, Share]:
     for placed in groups:
         for pool, jobs in placed.by_pool.items():
             share = shares[pool]
-            share.now += jobs[READY]
-            share.room += jobs[READY] + jobs[COMING] + jobs[RECALLED]
+            here = jobs[HELD] + jobs[READY] + jobs[SOON]
+            share.now += here
+            share.room += here + jobs[COMING] + jobs[RECALLED]
+            share.soon += jobs[SOON]
             share.new += jobs[NEW]
         if placed.home:
             shares[placed.home].new += placed.left

@@ -15,9 +15,10 @@ from worker_manager.policy.laws import LAWS, Look
 from worker_manager.policy.learned import new_worker_shape
 from worker_manager.policy.limits import bounds, breaker, frozen, stabilise
 from worker_manager.policy.model import Action, Drain, Launch, Note, Plan, PoolPlan, Snapshot, Undrain
-from worker_manager.policy.packing import COMING, READY, RECALLED, Placement, place
+from worker_manager.policy.packing import Placement, place
 from worker_manager.policy.reasons import Reason, because
 from worker_manager.policy.retire import retire
+from worker_manager.policy.room import COMING, READY, RECALLED
 from worker_manager.policy.standing import Standing, observed, standings
 from worker_manager.policy.verdicts import verdicts
 
@@ -44,7 +45,7 @@ def plan(snapshot: Snapshot) -> Plan:
     headroom = {name: limits.apply(limits.DOORS, one, UNLIMITED).count for name, one in stands.items()}
     suits = Suits()
     eligibility = Eligibility([one.pool for one in stands.values()], shapes, suits)
-    placement = place(stands, snapshot.groups, eligibility, shapes, headroom, suits)
+    placement = place(snapshot.now, stands, snapshot.groups, eligibility, shapes, headroom, suits)
     decisions = {name: _decide(standing, placement) for name, standing in stands.items()}
     return Plan(
         now=snapshot.now,
@@ -101,6 +102,7 @@ def _look(standing: Standing, placement: Placement) -> Look:
         for_new=share.new,
         occupied=len(occupied),
         new=placement.wanted_new(name),
+        soon=share.soon,
     )
 
 

@@ -21,6 +21,7 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
         "step-one": "{jobs:# job waits|# jobs wait} and "
         "{pending:# worker is on its|# workers are on their} way: one more",
         "enough": "{jobs:# job waits|# jobs wait}; {room:# has|# have} room on workers that run or are on their way",
+        "soon-done": "{jobs:# job|# jobs} will be done before a new worker would be ready, which takes {start_ms} here",
         "keep-idle": "keep idle: {idle} of {keep} stand idle",
         "no-backlog": "no job waits",
         # what lowered a launch

@@ -51,6 +51,18 @@ class Standing:
         return len(self.ready) + len(self.launching)
 
     @property
+    def start_ms(self) -> int | None:
+        """How long a worker takes to start here: the median of the last ones. None where none has."""
+        starts = sorted(self.pool.history.starts)
+        return starts[len(starts) // 2] if starts else None
+
+    @property
+    def coming_in_ms(self) -> int:
+        """In how long the last of those on their way is ready, as starts usually go."""
+        last = max((worker.requested_at for worker in self.launching), default=self.now)
+        return max(0, (self.start_ms or 0) - (self.now - last))
+
+    @property
     def deficit(self) -> int:
         """How many the minimum lacks."""
         return max(0, self.pool.limits.min_workers - self.live)

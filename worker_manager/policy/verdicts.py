@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from worker_manager.policy.eligible import Eligibility
 from worker_manager.policy.model import Verdict
-from worker_manager.policy.packing import COMING, NEW, READY, RECALLED, Placed, Placement
+from worker_manager.policy.packing import Placement
 from worker_manager.policy.reasons import Reason, because
+from worker_manager.policy.room import COMING, HELD, NEW, READY, RECALLED, SOON, Placed
 
 
 def verdicts(
@@ -39,6 +40,7 @@ class _Telling:
             pool: dict(placement.covers(pool, count, count)[0]) if count else {} for pool, count in launched.items()
         }
         self._coming = {pool: len(placement.used(pool, COMING)) for pool in launched}
+        self._start_ms = {pool: placement.rooms[pool].standing.start_ms for pool in launched}
         self._elsewhere = {pool: because("elsewhere", pool=pool) for pool in launched}
 
     def of(self, placed: Placed) -> Iterator[Verdict]:
@@ -62,12 +64,15 @@ class _Telling:
                     yield Verdict(key, name, "never", placed.left or group.count, reason)
 
     def _placed(self, key: str, pool: str, jobs: Sequence[int], started: int) -> Iterator[Verdict]:
-        here, coming = jobs[READY] + jobs[RECALLED], jobs[COMING]
+        here, coming = jobs[HELD] + jobs[READY] + jobs[RECALLED], jobs[COMING]
         if here:
             yield Verdict(key, pool, "served", here, because("room-now", jobs=here))
         if coming:
             reason = because("room-coming", jobs=coming, workers=self._coming[pool])
             yield Verdict(key, pool, "launching", coming, reason)
+        if jobs[SOON]:
+            reason = because("soon-done", jobs=jobs[SOON], start_ms=self._start_ms[pool])
+            yield Verdict(key, pool, "served", jobs[SOON], reason)
         if started:
             reason = because("launching", workers=self._launched[pool], jobs=started)
             yield Verdict(key, pool, "launching", started, reason)

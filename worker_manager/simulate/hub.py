@@ -1,6 +1,6 @@
 """A job service without wires: it queues, hands out, loses and requeues jobs as the hub does, by the virtual clock."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -10,6 +10,7 @@ from worker_manager.policy.model import JobGroup
 from worker_manager.simulate.world import SimJob
 
 LEASE_MS = 60_000
+SMOOTHING = 0.2  # weight of the newest run
 
 Kind = tuple[int, str, str, Shape]
 
@@ -47,6 +48,7 @@ class SimHub:
         self._runs_per_worker = runs_per_worker
         self._queues: dict[Kind, deque[Job]] = {}
         self._revoked: set[str] = set()
+        self._run_ms: dict[Kind, float] = {}  # moving average, as the hub keeps it
         self.version = 0
 
     # ------------------------------------------------ jobs
@@ -74,6 +76,7 @@ class SimHub:
         if worker.state not in ("ready", "draining") or worker.silent_since is not None or job.epoch != epoch:
             return False
         job.done = True
+        self._measure(job.spec)
         self._drop(worker, job, now)
         worker.runs += 1
         self.version += 1
@@ -140,8 +143,19 @@ class SimHub:
     # ------------------------------------------------ what the manager sees
 
     def fact(self, now: int) -> BacklogFact:
+        running = Counter(_kind(job.spec) for worker in self.workers.values() for job in worker.jobs)
         groups = tuple(
-            JobGroup(repr(kind), kind[-1], len(queue), queue[0].queued_at, kind[1], kind[2], -kind[0])
+            JobGroup(
+                key=repr(kind),
+                asks=kind[-1],
+                count=len(queue),
+                oldest=queue[0].queued_at,
+                owner=kind[1],
+                queue=kind[2],
+                priority=-kind[0],
+                run_ms=round(self._run_ms[kind]) if kind in self._run_ms else None,
+                running=running[kind],
+            )
             for kind, queue in self._queues.items()
         )
         return BacklogFact(self.version, groups, tuple(_fact(worker, now) for worker in self.workers.values()))
@@ -149,9 +163,12 @@ class SimHub:
     # ------------------------------------------------ steps
 
     def _queue(self, job: Job) -> None:
-        spec = job.spec
-        self._queues.setdefault((-spec.priority, spec.owner, spec.queue, spec.asks), deque()).append(job)
+        self._queues.setdefault(_kind(job.spec), deque()).append(job)
         self.version += 1
+
+    def _measure(self, spec: SimJob) -> None:
+        before = self._run_ms.get(_kind(spec), spec.run_ms)
+        self._run_ms[_kind(spec)] = before + (spec.run_ms - before) * SMOOTHING
 
     def _takes(self, worker: Worker, asks: Shape) -> bool:
         if worker.state != "ready" or worker.silent_since is not None:
@@ -186,6 +203,10 @@ class SimHub:
             job.epoch += 1  # a late result is refused
             self._queue(job)
         self.version += 1
+
+
+def _kind(spec: SimJob) -> Kind:
+    return (-spec.priority, spec.owner, spec.queue, spec.asks)
 
 
 def _fact(worker: Worker, now: int) -> WorkerFact:

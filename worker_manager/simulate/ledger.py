@@ -8,6 +8,7 @@ from worker_manager.policy.model import Failure, History, Note
 
 KEPT_MS = 3 * 3_600_000
 MOST_FAILURES = 100
+STARTS_KEPT = 20
 
 
 class SimLedger:
@@ -35,6 +36,10 @@ class SimLedger:
 
     def remember(self, pool: str, **changes: Any) -> None:
         self._histories[pool] = replace(self._histories[pool], **changes)
+
+    def started(self, pool: str, took_ms: int, now: int) -> None:
+        starts = (*self._histories[pool].starts, took_ms)[-STARTS_KEPT:]
+        self.remember(pool, last_success_at=now, starts=starts)
 
     def failed(self, pool: str, failure: Failure) -> None:
         kept = [one for one in self._histories[pool].failures if one.at > failure.at - KEPT_MS]

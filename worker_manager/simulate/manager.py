@@ -69,8 +69,9 @@ class SimManager:
             if after is not intent:
                 self.ledger.write(after)
             if intent.registered_at is None and intent.id in heard:
-                self.ledger.update(intent.id, registered_at=heard[intent.id].ready_at)
-                self.ledger.remember(intent.pool, last_success_at=now)
+                ready_at = heard[intent.id].ready_at
+                self.ledger.update(intent.id, registered_at=ready_at)
+                self.ledger.started(intent.pool, ready_at - intent.requested_at, now)
 
     def _close(self, now: int, closing: Closing) -> None:
         if closing.bury and not self._hub.bury(closing.intent):

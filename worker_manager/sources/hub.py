@@ -125,6 +125,7 @@ class HubSource:
                     queue=wire.get("queue", "default"),
                     priority=wire.get("priority", 0),
                     run_ms=wire.get("run_ms"),
+                    running=int(wire.get("running") or 0),
                 )
             )
         return tuple(groups)

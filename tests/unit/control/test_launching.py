@@ -11,6 +11,7 @@ from backends.memory import Fate, Hang, Lose, Refuse, TimeOut, Unreadable
 from tests.unit.control.world import ASKS, CALL_MS, LAG_MS, SHAPE, Died, World
 from worker_manager.control.launching import CALL_SLACK_MS, share
 from worker_manager.control.loop import SOON_MS
+from worker_manager.control.reconcile import STARTS_KEPT
 
 BURIED_AFTER_S = (CALL_MS + CALL_SLACK_MS + LAG_MS) // 1000 + 5
 
@@ -210,6 +211,24 @@ def test_jobs_that_another_manager_covers_are_not_launched_for(world: World) -> 
     world.source.coverage_taken = False
     world.step()
     assert world.alive() == 1
+
+
+def test_how_long_starts_take_is_remembered_across_restarts_and_not_for_ever(world: World) -> None:
+    world.source.wait("g", ASKS, 2)
+    world.tick()
+    world.clock.advance(3_000)
+    world.agents()
+    world.step()
+    world.restart()
+    assert world.ledger.memory().pools["p"].history.starts == (3_000, 3_000)
+    with world.ledger.write() as write:
+        write.started("p", [7] * STARTS_KEPT, world.clock.now_ms())
+    world.source.wait("g", ASKS, 1)
+    for fact in world.source.workers():
+        world.source.change(fact.id, running=1, idle_since=None, free=SHAPE.less(SHAPE))
+    world.tick()
+    world.steps(3)
+    assert world.ledger.memory().pools["p"].history.starts == (*[7] * (STARTS_KEPT - 1), 1_000)
 
 
 def test_a_machine_that_dies_at_boot_is_a_boot_failure(world: World) -> None:

@@ -194,6 +194,7 @@ def test_a_ledger_of_the_first_version_is_taken_over(tmp_path: Path, clock: Manu
     ledger.close()
     with sqlite3.connect(ledger.path) as raw:
         raw.execute("ALTER TABLE decisions DROP COLUMN limited")
+        raw.execute("ALTER TABLE pools DROP COLUMN starts")
         raw.execute("DROP TABLE marks")
         raw.execute("PRAGMA user_version = 1")
     raw.close()

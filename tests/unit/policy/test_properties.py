@@ -44,6 +44,7 @@ histories = st.builds(
         st.builds(Failure, at=instants, kind=st.sampled_from(("boot", "capacity", "throttled")), text=st.just("no")),
         max_size=12,
     ).map(lambda failures: tuple(sorted(failures, key=lambda failure: failure.at))),
+    starts=st.sampled_from(((), (), (MINUTE,), (HOUR, 2 * HOUR))),
 )
 limits = st.builds(
     lambda low, more, up, down, step, idle, window: Limits(
@@ -116,13 +117,19 @@ def workers(draw: st.DrawFn, number: int) -> WorkerView:
 
 
 groups = st.lists(
-    st.tuples(shapes, st.integers(0, 40), st.sampled_from(("ann", "bob")), st.integers(0, 2), instants), max_size=6
-).map(
-    lambda rows: [
-        JobGroup(f"g{n}", asks, count, oldest, owner=owner, priority=priority)
-        for n, (asks, count, owner, priority, oldest) in enumerate(rows)
-    ]
-)
+    st.builds(
+        JobGroup,
+        key=st.just(""),
+        asks=shapes,
+        count=st.integers(0, 40),
+        oldest=instants | st.just(NOW),
+        owner=st.sampled_from(("ann", "bob")),
+        priority=st.integers(0, 2),
+        run_ms=st.sampled_from((None, None, 0, 1, 5_000, MINUTE, HOUR)),
+        running=st.integers(0, 3),
+    ),
+    max_size=6,
+).map(lambda rows: [replace(row, key=f"g{n}") for n, row in enumerate(rows)])
 
 
 @st.composite
@@ -255,16 +262,21 @@ def test_undrained_workers_drained_for_idleness_only(view: Snapshot) -> None:
     st.integers(1, 40),
     shapes.filter(lambda asks: asks.cpus > 0),
     st.integers(0, 6),
+    st.lists(st.sampled_from((None, 1, 700, 9_000, 50_000, HOUR)), min_size=5, max_size=5),
+    st.sampled_from(((), (10_000,), (MINUTE,))),
 )
-def test_more_jobs_never_want_fewer_workers(counts: list[int], more: int, asks: Shape, have: int) -> None:
+def test_more_jobs_never_want_fewer_workers(
+    counts: list[int], more: int, asks: Shape, have: int, run_ms: list[int | None], starts: tuple[int, ...]
+) -> None:
     """For jobs that ask alike. With mixed ones the packing may luckily need one less."""
-    pool = PoolView("p", "memory", Shape(cpus=4000, memory=8 * GiB, gpus=1, tags=("x",)), Limits(max_workers=10**6))
+    shape = Shape(cpus=4000, memory=8 * GiB, gpus=1, tags=("x",))
+    pool = PoolView("p", "memory", shape, Limits(max_workers=10**6), history=History(starts=starts))
     there = tuple(
         WorkerView(f"w{n}", "p", WorkerState.READY, pool.shape, pool.shape, NOW, ready_at=NOW) for n in range(have)
     )
 
     def wanted(extra: int) -> int:
-        rows = [JobGroup(f"g{n}", asks, count, NOW) for n, count in enumerate(counts)]
+        rows = [JobGroup(f"g{n}", asks, count, NOW, run_ms=run_ms[n]) for n, count in enumerate(counts)]
         rows[0] = replace(rows[0], count=rows[0].count + extra)
         return plan(Snapshot(NOW, tuple(rows), there, (pool,))).pools[0].wanted
 

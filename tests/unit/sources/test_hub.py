@@ -43,7 +43,7 @@ def synced(hub_now: int = NOW, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
     group = {
         "key": "k", "asks": {"memory": 5}, "count": 3, "oldest_ms": hub_now - 20, "owner": "o", "queue": "q",
-        "priority": 2, "run_ms": None,
+        "priority": 2, "run_ms": None, "running": 4,
     }  # fmt: skip
     command = {
         "id": "c1", "pool": "p", "kind": "freeze", "target": None, "generation": None, "expires_at": hub_now + 60,
@@ -61,7 +61,7 @@ def test_a_sync_becomes_facts() -> None:
     assert options["idempotent"] is True
     (group,) = seen.backlog.groups
     assert (group.key, group.asks, group.count, group.oldest) == ("k", Shape(memory=5), 3, NOW - 20)
-    assert (group.owner, group.queue, group.priority, group.run_ms) == ("o", "q", 2, None)
+    assert (group.owner, group.queue, group.priority, group.run_ms, group.running) == ("o", "q", 2, None, 4)
     (worker,) = seen.backlog.workers
     assert (worker.id, worker.pool, worker.state, worker.config) == ("m-1-0", "p", "draining", "c")
     assert (worker.shape, worker.free) == (Shape(cpus=2000), Shape(cpus=500))

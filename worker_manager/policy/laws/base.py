@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from worker_manager.policy.reasons import Reason
+from worker_manager.policy.reasons import Reason, because
 from worker_manager.policy.standing import Standing
 
 
@@ -18,9 +18,18 @@ class Look:
     for_new: int  # of them, those that this pool would have to launch for
     occupied: int  # workers that have or were given jobs, those on their way included
     new: int  # new workers that hold what found no room, those beyond the maximum included
+    soon: int = 0  # of `room`, those without, but done before a new worker would be ready
 
     def option(self, name: str, defaults: Mapping[str, int]) -> int:
         return int(self.standing.pool.law_options.get(name, defaults[name]))
+
+    def at_rest(self) -> Reason:
+        """Why no worker is to be launched."""
+        if self.soon:
+            return because("soon-done", jobs=self.soon, start_ms=self.standing.start_ms)
+        if self.waiting:
+            return because("enough", jobs=self.waiting, room=self.room)
+        return because("no-backlog")
 
 
 @dataclass(frozen=True, slots=True)

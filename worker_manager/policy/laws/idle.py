@@ -14,4 +14,4 @@ def idle(look: Look) -> Wish:
         return Wish(more, total, because("backlog", jobs=look.for_new, workers=look.new))
     if more:
         return Wish(more, total, because("keep-idle", keep=keep, idle=look.standing.live - look.occupied))
-    return Wish(0, total, because("enough", jobs=look.waiting, room=look.room))
+    return Wish(0, total, look.at_rest())

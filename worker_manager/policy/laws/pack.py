@@ -5,10 +5,5 @@ from worker_manager.policy.reasons import because
 
 
 def pack(look: Look) -> Wish:
-    if look.new:
-        reason = because("backlog", jobs=look.for_new, workers=look.new)
-    elif look.waiting:
-        reason = because("enough", jobs=look.waiting, room=look.room)
-    else:
-        reason = because("no-backlog")
+    reason = because("backlog", jobs=look.for_new, workers=look.new) if look.new else look.at_rest()
     return Wish(look.new, look.occupied + look.new, reason)

@@ -9,6 +9,6 @@ def step(look: Look) -> Wish:
     pending = len(look.standing.launching)
     if look.for_new and look.unplaced > pending:
         return Wish(1, look.occupied + 1, because("step-one", jobs=look.unplaced, pending=pending))
-    if look.waiting:
+    if look.waiting and not look.soon:
         return Wish(0, look.occupied, because("enough", jobs=look.waiting, room=look.waiting - look.unplaced + pending))
-    return Wish(0, look.occupied, because("no-backlog"))
+    return Wish(0, look.occupied, look.at_rest())
