@@ -54,6 +54,7 @@ class Settings:
     lease_ms: int = 60_000  # a worker silent for this long is lost
     poll_ms: int = 50_000
     heartbeat_ms: int = 10_000
+    silent_manager_ms: int = 120_000  # so long without a report of its own: idle workers of it may go by themselves
     lost_cap: int = 5  # times that a job may lose its worker
     prefetch_ms: int = 500  # measured work that may wait on a worker, for each slot
     prefetch_jobs: int = 256

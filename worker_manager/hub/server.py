@@ -248,6 +248,7 @@ def _store_settings(settings: HubSettings) -> StoreSettings:
         lease_ms=settings.lease_ms,
         poll_ms=settings.poll_ms,
         heartbeat_ms=min(settings.heartbeat_ms, settings.lease_ms // HEARTBEATS_IN_A_LEASE),
+        silent_manager_ms=settings.silent_manager_ms,
         retention_ms=settings.retention_ms,
     )
 

@@ -133,6 +133,7 @@ def _admit(
         gone_ms=None,
         idle_since=None,
         idle_ms=0,
+        idle_exit_ms=message.get("idle_exit_ms"),
         host=dump(message.get("host") or {}),
         config=str(message.get("config", ""))[:128],
     )

@@ -12,6 +12,7 @@ from worker_manager.hub.states import WorkerEvent
 from worker_manager.hub.store.agents import bury_worker, revive
 from worker_manager.hub.store.fleet import active_jobs, load, load_of, save, settle, tell
 from worker_manager.hub.store.grouping import forget_old_groups
+from worker_manager.hub.store.leaving import let_idle_go
 from worker_manager.hub.store.moves import Moves
 from worker_manager.hub.store.operating import expire_commands, refuse_overtaken
 from worker_manager.hub.store.tables import (
@@ -54,6 +55,7 @@ def sweep(moves: Moves, seen: Mapping[str, int], acks: Mapping[str, int], booted
     _welcome_back(moves, seen)
     lost = _end_leases(moves, booted_ms)
     _stop_overdue(moves)
+    let_idle_go(moves, booted_ms)
     refuse_overtaken(moves)
     expired = expire_commands(moves)
     forget_old_groups(moves.batch)

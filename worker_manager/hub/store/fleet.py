@@ -57,6 +57,7 @@ class Worker:
     gone_ms: int | None
     idle_since: int | None
     idle_ms: int
+    idle_exit_ms: int | None
     host: str
     config: str
 

@@ -210,6 +210,7 @@ workers = Table(
     Column("idle_ms", BigInteger, nullable=False),  # idle in all, before idle_since
     Column("host", Text, nullable=False),
     Column("config", String(128), nullable=False),
+    Column("idle_exit_ms", BigInteger),  # idle for this long it may go, where no manager takes care; None: never
     Index("workers_hungry", "free", "serves", **_only("hungry = 1")),
     Index("workers_pool", "pool", "state"),
     Index("workers_here", "pool", "ready_ms", **_only("gone_ms IS NULL")),
