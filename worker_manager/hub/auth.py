@@ -2,7 +2,7 @@
 
 The secret itself is never stored, logged or repeated. A token that was found is remembered for a second, so that a
 client that sends many requests costs one look-up; revoking one here forgets it at once. Workers' credentials and join
-tokens are checked by the store, in the transaction that uses them.
+tokens are checked by the store, in the transaction that uses them; only output, which is written before, needs more.
 """
 
 import hashlib
@@ -82,3 +82,19 @@ class Tokens:
 
     def forget(self) -> None:
         self._known.clear()
+
+
+class Credentials:
+    """Workers' credentials as they were seen to be right, so that output costs no look-up of its own. One is never
+    changed during a worker's life, and what is taken of a report is decided by the store."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}
+
+    def knows(self, worker: str, sha256: str) -> bool:
+        return self._known.get(worker) == sha256
+
+    def learn(self, worker: str, sha256: str) -> None:
+        if len(self._known) >= AT_MOST:
+            self._known.clear()
+        self._known[worker] = sha256

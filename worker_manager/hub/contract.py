@@ -268,6 +268,9 @@ class HubStore(Protocol):
         """`token_sha256` is a join token's, or that of a token with the scope `worker`."""
         ...
 
+    def admit_worker(self, worker: str, credential_sha256: str) -> None:
+        """Read. Raises Unauthorized or Gone when this is not the credential of a worker that is here."""
+
     def poll(self, worker: str, credential_sha256: str, session: int, ack: int) -> Polled:
         """Read. Answers at once; there is news when `seq > ack`, else wait for `worker_topic` and ask again.
         Counts as a sign of life."""

@@ -4,13 +4,13 @@ import asyncio
 import json
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from starlette.responses import Response
 
 from worker_manager.clock import Clock
-from worker_manager.hub.auth import Tokens
+from worker_manager.hub.auth import Credentials, Tokens
 from worker_manager.hub.contract import HubStore
 from worker_manager.hub.logwriter import LogWriter
 from worker_manager.hub.longpoll import Waiters
@@ -39,6 +39,7 @@ class Services:
     loop: asyncio.AbstractEventLoop
     version: str
     authority: bytes | None = None  # the hub's own, PEM
+    credentials: Credentials = field(default_factory=Credentials)
 
     async def read(self, function: Callable[..., T], *arguments: Any) -> T:
         """Reads of the store block for a moment: not here."""

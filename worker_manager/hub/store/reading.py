@@ -293,6 +293,11 @@ _NOTICES = (
 )
 
 
+def admit_worker(connection: Connection, worker: str, credential: str) -> None:
+    row = connection.execute(_POLLED, {"worker": worker}).first()
+    admit_call(worker, row.state if row else None, row.credential if row else "", credential, 0, 0)
+
+
 def poll(connection: Connection, worker: str, credential: str, session: int, ack: int) -> Polled:
     row = connection.execute(_POLLED, {"worker": worker}).first()
     admit_call(

@@ -277,6 +277,9 @@ class Store:
     def register(self, message: Register, token_sha256: str) -> "Future[Registered]":
         return self._write(lambda m: agents.register(m, message, token_sha256))
 
+    def admit_worker(self, worker: str, credential_sha256: str) -> None:
+        self._read(lambda c: reading.admit_worker(c, worker, credential_sha256))
+
     def poll(self, worker: str, credential_sha256: str, session: int, ack: int) -> Polled:
         polled = self._read(lambda c: reading.poll(c, worker, credential_sha256, session, ack))
         now = self._clock.now_ms()
