@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from worker_manager.control.pool import ManagedPool
     from worker_manager.hub.settings import HubSettings
     from worker_manager.sources.base import Source
-    from worker_manager.sources.hub import HubSource
 
 
 PATIENCE_S = 3.0
@@ -172,7 +171,7 @@ def house(settings: Settings) -> Iterator["House"]:
     try:
         source = HubSource(client, id, tuple(pools), clock.now_ms)
         manager = Manager(id, holder(), clock, ledger, source, list(pools.values()), tick_ms=settings.manager.tick_ms)
-        yield House(settings, clock, client, started, fingerprint, ledger, source, manager, pools)
+        yield House(settings, clock, client, started, fingerprint, ledger, manager, pools)
     finally:
         ledger.close()
 
@@ -236,7 +235,6 @@ class House:
         started_hub: bool,
         fingerprint: str | None,
         ledger: "Ledger",
-        source: "HubSource",
         manager: "Manager",
         pools: "Mapping[str, ManagedPool]",
     ) -> None:
@@ -247,7 +245,6 @@ class House:
         self._clock = clock
         self._fingerprint = fingerprint
         self._ledger = ledger
-        self._source = source
         self._pools = pools
         self._operator = client if settings.hub.server else client_of(settings)
 
@@ -265,7 +262,6 @@ class House:
 
     def _put(self, pools: "Mapping[str, ManagedPool]") -> None:
         self._pools = pools
-        self._source.pools = tuple(pools)
         self.manager.reload(list(pools.values()))
 
     def last_decision(self) -> int:

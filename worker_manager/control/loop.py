@@ -9,7 +9,7 @@ A tick never waits for a backend: calls run in lanes, and what they came to is r
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -20,6 +20,7 @@ from worker_manager.control.apply import Applier
 from worker_manager.control.ids import NewId, new_submission_id
 from worker_manager.control.lanes import Call, InlineLane, Lane, ThreadLane
 from worker_manager.control.ledger import Ledger, StoreBusy
+from worker_manager.control.leftover import left_over
 from worker_manager.control.observe import Listings, look
 from worker_manager.control.pool import ManagedPool, Reach, nothing_happens
 from worker_manager.control.publish import Publisher
@@ -71,7 +72,8 @@ class Manager:
         self._inline = inline
         self._wake = threading.Event()
         self._stopping = threading.Event()
-        self._pools: dict[str, ManagedPool] = {}
+        self._configured: Mapping[str, ManagedPool] = {}
+        self._pools: Mapping[str, ManagedPool] = {}  # and those that are no longer configured, while they have workers
         self._lanes: dict[str, Lane] = {}
         self._reloaded: Sequence[ManagedPool] | None = pools
         self._listings = Listings(clock)
@@ -89,7 +91,7 @@ class Manager:
         self._wake.set()
 
     def reload(self, pools: Sequence[ManagedPool]) -> None:
-        """These are the pools from the next tick on. Workers of a pool that is gone are left to end by themselves."""
+        """These are the pools from the next tick on. A pool that is not among them any more is wound up."""
         self._reloaded = pools
         self._wake.set()
 
@@ -174,10 +176,15 @@ class Manager:
         return max(min(dues), boot + min(SOON_MS, self._tick_ms))
 
     def _take_new_pools(self) -> None:
+        """Those of the configuration, and those that it has no more while they have workers."""
         pools, self._reloaded = self._reloaded, None
-        if pools is None:
+        if pools is not None:
+            self._configured = {pool.name: pool for pool in pools}
+        left = left_over(self._ledger.memory(), self._configured, self._pools)
+        if pools is None and {*self._configured, *left} == set(self._pools):
             return
-        self._pools = {pool.name: pool for pool in pools}
+        self._pools = {**self._configured, **left}
+        self._source.serve(tuple(self._pools))
         for name in self._pools:
             if name not in self._lanes:
                 self._lanes[name] = self._lane(name, self._wake.set)
@@ -209,8 +216,8 @@ class Manager:
         """Until `stop`. Raises LeaseHeld when another leads (unless it stands by) or takes over."""
         with self._leading(stand_by) as keeper:
             self._watcher = Watcher(self._source, self._clock, self._wake.set)
-            self._watcher.start()
             self._take_new_pools()
+            self._watcher.start()
             self._list()  # beside the source's first word, so that the first plan knows the workers
             try:
                 while not self._stopping.is_set():

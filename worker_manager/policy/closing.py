@@ -24,7 +24,7 @@ class Closing:
 
     intent: str
     pool: str
-    how: str  # a reason's code: ended | never-started | vanished | never-came | left
+    how: str  # a reason's code: ended | never-started | vanished | never-came | left | forsaken
     detail: str  # the platform's words
     bury: bool  # it never registered: its token must become worthless
     dead: bool  # the platform confirms that its processes are dead: its jobs go back at once
@@ -113,11 +113,12 @@ def _closing(
     registers: bool,
 ) -> Closing:
     came = intent.registered_at is not None or fact is not None
-    failed = registers and not came and intent.end_asked_at is None and how in ("ended", "vanished")
+    listed = bool(pool.backend)
+    failed = listed and registers and not came and intent.end_asked_at is None and how in ("ended", "vanished")
     closing = Closing(
         intent=intent.id,
         pool=intent.pool,
-        how="never-started" if failed and how == "ended" else how,
+        how=_code(pool, how, failed),
         detail=sight.detail if sight is not None else "",
         bury=registers and not came,
         dead=came and pool.confirms_end and how in ("ended", "vanished"),
@@ -126,3 +127,9 @@ def _closing(
         return closing
     kind = (sight.refusal if sight is not None else None) or "boot"
     return replace(closing, failure=Failure(now, kind, f"{intent.id}: {closing.text}"))
+
+
+def _code(pool: PoolSettings, how: str, failed: bool) -> str:
+    if not pool.backend:
+        return "forsaken"
+    return "never-started" if failed and how == "ended" else how

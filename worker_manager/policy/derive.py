@@ -85,7 +85,7 @@ def derive(
     sights: Mapping[str, Sights],
     backlog: BacklogFact,
 ) -> Snapshot:
-    """One consistent view of the world at `now`. Left out: workers that are gone, and pools that are not configured."""
+    """One consistent view of the world at `now`. Left out: workers that are gone, and pools that were not handed in."""
     heard = {fact.id: fact for fact in backlog.workers}
     intents: dict[str, list[IntentFact]] = {}
     for intent in memory.intents:
@@ -170,6 +170,7 @@ def _pool(now: int, pool: PoolSettings, memory: PoolMemory, listing: Sights, own
         history=memory.history,
         config=pool.config,
         runs_per_worker=pool.runs_per_worker,
+        configured=pool.configured,
     )
 
 

@@ -17,7 +17,7 @@ class PoolSettings:
     """One pool as configured; frozen for the life of a configuration."""
 
     name: str
-    backend: str
+    backend: str  # empty: not known any more, and never listed
     shape: Shape
     limits: Limits = Limits()
     law: str = "pack"
@@ -28,6 +28,7 @@ class PoolSettings:
     list_lag_ms: int = 0
     config: str = ""
     runs_per_worker: int | None = None
+    configured: bool = True  # False: taken out of the configuration while it had workers
     confirms_end: bool = True  # the backend's capability: ended, or vanished, means its processes are dead
 
 

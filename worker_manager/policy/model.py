@@ -127,6 +127,7 @@ class PoolView:
     history: History = History()
     config: str = ""
     runs_per_worker: int | None = None  # --worker-exit-after-num-runs
+    configured: bool = True  # False: its workers are to finish and go
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from worker_manager.policy.limits import bounds, breaker, frozen, stabilise
 from worker_manager.policy.model import Action, Drain, Launch, Note, Plan, PoolPlan, Snapshot, Undrain
 from worker_manager.policy.packing import Placement, place
 from worker_manager.policy.reasons import Reason, because
-from worker_manager.policy.retire import retire
+from worker_manager.policy.retire import retire, wind_up
 from worker_manager.policy.room import COMING, READY, RECALLED
 from worker_manager.policy.standing import Standing, observed, standings
 from worker_manager.policy.verdicts import verdicts
@@ -40,6 +40,8 @@ def plan(snapshot: Snapshot) -> Plan:
     stands = standings(snapshot)
     if not snapshot.backlog_readable:
         return _nothing(snapshot, stands, because("backlog-unreadable", text=snapshot.backlog_text))
+    leaving = {name: _leave(one) for name, one in stands.items() if not one.pool.configured}
+    stands = {name: one for name, one in stands.items() if name not in leaving}
     learned = {name: new_worker_shape(standing) for name, standing in stands.items()}
     shapes = {name: shape for name, (shape, _) in learned.items()}
     headroom = {name: limits.apply(limits.DOORS, one, UNLIMITED).count for name, one in stands.items()}
@@ -47,11 +49,12 @@ def plan(snapshot: Snapshot) -> Plan:
     eligibility = Eligibility([one.pool for one in stands.values()], shapes, suits)
     placement = place(snapshot.now, stands, snapshot.groups, eligibility, shapes, headroom, suits)
     decisions = {name: _decide(standing, placement) for name, standing in stands.items()}
+    everything = [one for _, one in sorted({**decisions, **leaving}.items())]
     return Plan(
         now=snapshot.now,
         backlog_version=snapshot.backlog_version,
-        actions=tuple(action for decision in decisions.values() for action in decision.actions),
-        pools=tuple(decision.line for decision in decisions.values()),
+        actions=tuple(action for decision in everything for action in decision.actions),
+        pools=tuple(decision.line for decision in everything),
         verdicts=verdicts(
             placement,
             eligibility,
@@ -61,7 +64,7 @@ def plan(snapshot: Snapshot) -> Plan:
         notes=_notes(
             *(note for _, note in learned.values()), *(note for one in decisions.values() for note in one.notes)
         ),
-        next_due=_next_due(snapshot.now, decisions.values()),
+        next_due=_next_due(snapshot.now, everything),
     )
 
 
@@ -87,6 +90,15 @@ def _decide(standing: Standing, placement: Placement) -> PoolDecision:
         notes=(stabilise.remembered(standing, wanted), breaker.remembered(standing)),
         due=due,
     )
+
+
+def _leave(standing: Standing) -> PoolDecision:
+    """Of a pool that is no longer configured, nothing is asked but that it goes."""
+    gone = wind_up(standing)
+    closed = limits.apply(limits.CLOSED, standing, 1).reasons
+    reasons = (because("unconfigured"), *closed)
+    line = _line(standing, 0, 0, gone.actions, reasons, gone.due)
+    return PoolDecision(gone.actions, line, 0, reasons, (), gone.due)
 
 
 def _look(standing: Standing, placement: Placement) -> Look:

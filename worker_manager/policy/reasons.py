@@ -40,6 +40,7 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
         "idle": "idle for {idle_ms} (limit {limit_ms}) and not wanted: {wanted} wanted, {have} here",
         "too-old": "older than {limit_ms}",
         "drifted": "launched with an older configuration",
+        "unconfigured": "the pool is no longer configured: its workers finish what they have and go",
         "never-registered": "runs for {waited_ms} and never registered (limit {limit_ms})",
         "queued-too-long": "waits for a machine for {waited_ms} (limit {limit_ms})",
         "lost": "no sign of life for {silent_ms} (limit {limit_ms})",
@@ -54,6 +55,7 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
         "vanished": "the backend does not list it any more",
         "never-came": "its launch was never confirmed and the backend does not list it",
         "left": "it left, and the backend does not list it any more",
+        "forsaken": "its pool is no longer configured, so its backend cannot be asked; nothing is heard from it",
         # what kept one
         "cooldown-down": "cooldown: {left_ms} left of {cooldown_ms} since the last worker went",
         "stabilise": "{peak:# was|# were} wanted within the last {window_ms}: none goes yet",

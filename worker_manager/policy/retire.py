@@ -47,6 +47,24 @@ def retire(standing: Standing, needed: frozenset[str], wanted: int) -> Retired:
     return Retired((*broken, *gentle[: paced.count]), spare.reasons + paced.reasons, due)
 
 
+def wind_up(standing: Standing) -> Retired:
+    """Everything goes from a pool that is no longer configured: what waits for a machine is cancelled, and what works
+    takes no more jobs and finishes those that it has."""
+    if standing.closed:
+        return Retired()
+    broken, due = _broken(standing)
+    going = {end.worker for end in broken}
+    why = because("unconfigured")
+    deadline = standing.now + standing.pool.limits.drain_timeout_ms
+    queued = [End(w.pool, w.id, why) for w in standing.launching if w.id not in going and _is_queued(w)]
+    drained = [
+        Drain(w.pool, w.id, why, deadline, only_if_idle=False)
+        for w in standing.ready
+        if w.id not in going and w.registers and _is_ours(w)
+    ]
+    return Retired((*broken, *queued, *drained), (), due)
+
+
 # ---------------------------------------------------------------- broken
 
 
@@ -147,9 +165,11 @@ def _unneeded(
 
 def _is_idle(worker: WorkerView) -> bool:
     """Known to be idle, and one that a cordon reaches. A worker that someone started by hand goes when it wants to."""
-    return (
-        worker.registers and not worker.busy and worker.idle_since is not None and (worker.known or bool(worker.listed))
-    )
+    return worker.registers and not worker.busy and worker.idle_since is not None and _is_ours(worker)
+
+
+def _is_ours(worker: WorkerView) -> bool:
+    return worker.known or bool(worker.listed)
 
 
 def _is_queued(worker: WorkerView) -> bool:
@@ -164,4 +184,4 @@ def _drain(standing: Standing, worker: WorkerView, why: Reason) -> Drain:
     return Drain(worker.pool, worker.id, why, deadline=standing.now + standing.pool.limits.drain_timeout_ms)
 
 
-__all__: Sequence[str] = ("Retired", "retire")
+__all__: Sequence[str] = ("Retired", "retire", "wind_up")

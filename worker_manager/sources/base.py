@@ -59,6 +59,9 @@ class Source(Protocol):
 
     registers: bool  # workers register here: tokens, cordons and burials mean something
 
+    def serve(self, pools: Sequence[str]) -> None:
+        """These are our pools from now on: `observe` tells of their workers and commands."""
+
     def observe(self, seen_version: int | None, wait_ms: int) -> Observation:
         """Everything at once. With `seen_version`, waits up to `wait_ms` until something is newer than it."""
 

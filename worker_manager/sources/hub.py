@@ -29,7 +29,10 @@ class HubSource:
         self._now_ms = now_ms
         self._ahead = 0  # by how much our clock is ahead of the hub's
         self._shapes: dict[str, tuple[Mapping[str, Any], Shape]] = {}
-        self.pools = tuple(pools)  # may be replaced when the configuration is
+        self.pools = tuple(pools)
+
+    def serve(self, pools: Sequence[str]) -> None:
+        self.pools = tuple(pools)
 
     def observe(self, seen_version: int | None, wait_ms: int) -> Observation:
         body = {"seen_version": seen_version, "wait_ms": wait_ms, "pools": list(self.pools)}

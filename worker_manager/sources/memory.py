@@ -91,6 +91,9 @@ class MemorySource:
 
     # ------------------------------------------------------------ sources.base.Source
 
+    def serve(self, pools: Sequence[str]) -> None:
+        """Workers of every pool are told anyway."""
+
     def observe(self, seen_version: int | None, wait_ms: int) -> Observation:
         self._reached()
         with self._changed:

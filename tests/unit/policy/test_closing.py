@@ -118,3 +118,16 @@ def test_ends_that_say_something_about_the_pool() -> None:
     assert failure is not None
     assert (failure.kind, failure.at) == ("boot", NOW)
     assert failure_of(NOW, End("p", "w", because("orphaned"))) is None
+
+
+def test_of_a_pool_whose_backend_is_not_known_any_more_nothing_is_said_that_nobody_saw() -> None:
+    forgotten = {"confirms_end": False, "configured": False}
+    for one, facts in (
+        (intent(missed_listings=2), ()),
+        (intent(missed_listings=2, registered_at=NOW - HOUR), (fact(state="lost"),)),
+        (intent(registered_at=NOW - HOUR), (fact(state="gone"),)),
+    ):
+        pool = replace(settings(**forgotten), backend="")
+        [closing] = closings(NOW, [pool], Memory((one,)), {"p": listing()}, BacklogFact(1, (), facts))
+        assert (closing.how, closing.dead, closing.failure) == ("forsaken", False, None)
+        assert closing.bury is (one.registered_at is None)

@@ -243,3 +243,38 @@ def test_an_overdue_drain_is_ended_and_not_called_back_as_well() -> None:
     found = planned(draining(drain_deadline=NOW), jobs=1)
     assert ended(found) == ["w"]
     assert undrained(found) == []
+
+
+# ------------------------------------------------ a pool that is no longer configured
+
+
+def test_a_pool_that_is_no_longer_configured_is_wound_up() -> None:
+    old = pool("old", configured=False, min_workers=2)
+    workers = [
+        ready("busy", used=2, pool="old"),
+        ready("idle", pool="old"),
+        ready("stranger", pool="old", known=False, listed=False),
+        draining("goes", pool="old", code="operator"),
+        launching("queued", pool="old"),
+        launching("starts", WorkerState.STARTING, pool="old"),
+        launching("asked", WorkerState.REQUESTED, pool="old", listed=None, handle=None),
+    ]
+    found = plan(snapshot([group(count=3)], workers, [old, pool("new")]))
+    assert {(type(a).__name__, getattr(a, "worker", a.pool)) for a in found.actions} == {
+        ("Drain", "busy"),
+        ("Drain", "idle"),
+        ("End", "queued"),
+        ("Launch", "new"),
+    }
+    assert {action.reason.code for action in found.actions} == {"unconfigured", "backlog"}
+    assert not any(action.only_if_idle for action in of_kind(found, Drain)), "they finish what they have"
+    line = next(line for line in found.pools if line.pool == "old")
+    assert (line.wanted, line.ready, line.draining, line.requested) == (0, 3, 1, 1)
+    assert {verdict.pool for verdict in found.verdicts} == {"new"}, "no job is told to hope for it"
+
+
+def test_nothing_is_decided_about_one_that_cannot_be_read() -> None:
+    old = pool(configured=False, readable=False, unreadable_text="no answer")
+    found = plan(snapshot(workers=[ready()], pools=[old]))
+    assert found.actions == ()
+    assert codes(found) == ["unconfigured", "backend-unreadable"]

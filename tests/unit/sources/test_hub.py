@@ -154,3 +154,11 @@ def test_a_report_is_cut_to_what_the_hub_takes() -> None:
     client = Client()
     source(client).publish({"pools": [], "decisions": [{}] * 10_500})
     assert len(client.asked[0][1]["decisions"]) == 10_000
+
+
+def test_it_tells_of_the_workers_of_those_pools_that_are_served() -> None:
+    client = Client(sync=synced())
+    hub = source(client)
+    hub.serve(["p", "left"])
+    hub.observe(None, 0)
+    assert client.asked[0][1]["pools"] == ["p", "left"]

@@ -10,8 +10,10 @@ from worker_manager.policy.limits import backoff, bounds, breaker, cooldown, fro
 from worker_manager.policy.limits.base import Held, Limit, Limited
 from worker_manager.policy.standing import Standing
 
+# Nothing at all is decided about the pool.
+CLOSED: tuple[Limit, ...] = (frozen.unreadable, frozen.frozen)
 # They say whether the pool can take workers at all, so the jobs may go to another pool instead.
-DOORS: tuple[Limit, ...] = (frozen.unreadable, frozen.frozen, breaker.breaker, backoff.backoff, bounds.maximum)
+DOORS: tuple[Limit, ...] = (*CLOSED, breaker.breaker, backoff.backoff, bounds.maximum)
 # They only set the pace: the jobs wait for this pool.
 PACE: tuple[Limit, ...] = (cooldown.up, step.up)
 UP: tuple[Limit, ...] = DOORS + PACE
@@ -30,4 +32,4 @@ def apply(limits: Sequence[Limit], standing: Standing, count: int) -> Limited:
     return Limited(count, tuple(held))
 
 
-__all__ = ["DOORS", "PACE", "UP", "Held", "Limit", "Limited", "apply"]
+__all__ = ["CLOSED", "DOORS", "PACE", "UP", "Held", "Limit", "Limited", "apply"]
