@@ -44,8 +44,17 @@ def parse_bytes(text: "str | int") -> int:
         raise UnitError("a size is a number with a unit such as 64GiB, not %r" % (text,))
     match = _AMOUNT.fullmatch(str(text).strip())
     if not match or match.group(2) not in _BYTES:
-        raise UnitError("%r is not a size: write a number and one of %s" % (text, ", ".join(u for u in _BYTES if u)))
+        units = ", ".join(unit for unit in _BYTES if unit)
+        raise UnitError("%r is not a size: write a number and one of %s%s" % (text, units, _meant(str(text).strip())))
     return _bounded(_scaled(match.group(1), _BYTES[match.group(2)]), text)
+
+
+def _meant(word: str) -> str:
+    """`4G` is what most people type; half of them mean 4 GB, the others 4 GiB."""
+    if not re.fullmatch(r"\d+(?:\.\d+)?[kKmMgGtTpP]", word):
+        return ""
+    number, letter = word[:-1], word[-1].upper()
+    return " (%s%siB is a power of two, %s%sB of ten)" % (number, letter, number, "k" if letter == "K" else letter)
 
 
 def parse_cpus(text: "str | int | float") -> int:

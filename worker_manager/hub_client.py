@@ -6,6 +6,7 @@ and neither ever carries a token. Only what is safe to repeat is repeated. Safe 
 """
 
 import ipaddress
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -276,17 +277,27 @@ def _seconds(text: str | None) -> float | None:
         return None  # a date: nobody sends one here
 
 
+def _plain_tls(text: str) -> str:
+    if "ingerprint" in text:
+        return "TLS failed: its certificate is not the one with the given fingerprint"
+    if found := re.search(r"certificate verify failed: ([^('\"]+)", text):
+        hint = "give the file of its authority (--ca) or its fingerprint (--fingerprint)"
+        return f"TLS failed: its certificate is not trusted: {found.group(1).strip()}; {hint}"
+    return "TLS failed: " + text[:200]
+
+
 def _plain(error: BaseException) -> str:
     """One short cause instead of the chain of wrappers that the HTTP libraries build."""
     names = {
         "ConnectTimeout": "no connection in time",
         "ReadTimeout": "no answer in time",
-        "SSLError": "TLS failed: " + str(error)[-200:],
     }
     name = type(error).__name__
     if name in names:
         return names[name]
     text = str(error)
+    if name == "SSLError":
+        return _plain_tls(text)
     for sign, sentence in (
         ("Connection refused", "connection refused"),
         ("Name or service not known", "the host's name is unknown"),

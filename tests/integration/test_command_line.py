@@ -128,5 +128,6 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(place: Place) -> None:
 def test_one_pass_launches_and_ends(place: Place) -> None:
     place.run("hub", "start")
     place.run("submit", "--", "true")
-    place.run("--once", "--min-workers", "0", "--max-workers", "1", "local", "--memory-mb", "256")
+    told = place.call("--once", "--min-workers", "0", "--max-workers", "1", "local", "--memory-mb", "256")
+    assert (told.returncode, "1 job waits: 1 more worker" in told.stderr) == (0, True), told
     until(lambda: place.items("jobs")[0]["state"] == "succeeded", "the job")

@@ -21,7 +21,9 @@ MANY = 16
 @click.command(cls=OurCommand)
 @click.argument("jobs", nargs=-1, metavar="ID…")
 @click.option("--all", "everything", is_flag=True, help="Every job that has not ended; --state narrows it.")
-@click.option("--state", type=click.Choice([s for s in JobState.ALL if s not in JobState.FINAL]))
+@click.option(
+    "--state", type=click.Choice([s for s in JobState.ALL if s not in JobState.FINAL]), help="With --all: only these."
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_connection
 @takes_invocation

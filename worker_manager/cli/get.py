@@ -12,6 +12,7 @@ from worker_manager.cli.ids import job_id
 from worker_manager.cli.lazy import LazyGroup, OurCommand, with_connection
 from worker_manager.cli.output import FORMATS, Kind, show_list
 from worker_manager.cli.world import Invocation, takes_invocation
+from worker_manager.config.flags import CONNECTION
 from worker_manager.errors import HubError, UsageError
 
 PAGE = 1000
@@ -51,12 +52,12 @@ def _names(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @get.command(cls=OurCommand)
 @_listing
-@click.option("--state", type=click.Choice(JobState.ALL))
-@click.option("--owner")
-@click.option("--queue")
-@click.option("--name")
+@click.option("--state", type=click.Choice(JobState.ALL), help="Only in this state.")
+@click.option("--owner", help="Only of this owner.")
+@click.option("--queue", help="Only in this queue.")
+@click.option("--name", help="Only of this name.")
 @click.option("--worker", help="Jobs of this worker.")
-@click.option("--array", metavar="ID", help="The tasks of this array.")
+@click.option("--array", metavar="ID", help="The tasks of this array, those that were begun.")
 @_names
 def jobs(
     inv: Invocation,
@@ -83,8 +84,8 @@ def jobs(
 
 @get.command(cls=OurCommand)
 @_listing
-@click.option("--state", help="ready, draining, lost, …")
-@click.option("--pool")
+@click.option("--state", help="Only in this state: ready, draining, lost, …")
+@click.option("--pool", help="Only of this pool.")
 @_names
 def workers(
     inv: Invocation,
@@ -207,7 +208,7 @@ def _events(
 
 
 def _split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    connection = {name: options.pop(name) for name in ("server", "token_file", "state_dir")}
+    connection = {flag.key: options.pop(flag.key) for flag in CONNECTION}
     return connection, {name: value for name, value in options.items() if value is not None}
 
 

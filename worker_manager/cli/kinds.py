@@ -7,6 +7,8 @@ from typing import Any
 from worker.protocol import format_bytes, format_cpus
 from worker_manager.cli.output import NOTHING, Column, Kind, Row, age, ago, duration, moment, resources, text
 
+LONG_AGO_MS = 10**12  # what is more is an instant, what is less a length of time
+
 
 def jobs(now_ms: int) -> Kind:
     return Kind(
@@ -157,8 +159,15 @@ def details(data: Any) -> str:
         return f"{made.get('action')} {made.get('subject')}: {made.get('outcome')}; {decision_why(made)}"
     if data.get("text"):
         return str(data["text"])
-    return " ".join(f"{name}={told(value)}" for name, value in data.items() if value not in (None, "")) or NOTHING
+    return (
+        " ".join(
+            f"{name.removesuffix('_ms')}={told(value, name)}" for name, value in data.items() if value not in (None, "")
+        )
+        or NOTHING
+    )
 
 
-def told(value: Any) -> str:
+def told(value: Any, name: str = "") -> str:
+    if name.endswith("_ms") and isinstance(value, int):
+        return moment(value) if value > LONG_AGO_MS else duration(value)
     return ",".join(map(str, value)) if isinstance(value, list) else sentence(value) if value else str(value)

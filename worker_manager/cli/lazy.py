@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -115,5 +116,6 @@ def with_mode(command: F) -> F:
     return command
 
 
-def shape_options() -> list[click.Option]:
-    return [option_of(flag) for flag in SHAPE]
+def shape_options(defaults: bool = True) -> list[click.Option]:
+    """`defaults`: CodaLab's are in force."""
+    return [option_of(flag if defaults else replace(flag, codalab="")) for flag in SHAPE]

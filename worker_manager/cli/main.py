@@ -49,7 +49,7 @@ COMMANDS = {
 
 
 _MODES = ("once", "dry_run", "detailed_exitcode", "verbose", "color", "log_format")
-_SECTIONS = (
+GLOBAL_SECTIONS = (
     ("Which hub", {flag.key for flag in CONNECTION}),
     ("The pool of a backend's command (a file's pools too, where given)", {flag.key for flag in POOL}),
     ("The manager", {flag.key for flag in MANAGER} | {"config", "once", "dry_run", "detailed_exitcode"}),
@@ -89,7 +89,7 @@ class Root(LazyGroup):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The commands first: they are what somebody looks for here."""
         self.format_commands(ctx, formatter)
-        for title, keys in _SECTIONS:
+        for title, keys in GLOBAL_SECTIONS:
             records = [param.get_help_record(ctx) for param in self.get_params(ctx) if param.name in keys]
             with formatter.section(title):
                 formatter.write_dl([record for record in records if record is not None])

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from worker_manager.cli.attend import attended
+from worker_manager.cli.narrate import tell_since
 from worker_manager.cli.output import show_document
 from worker_manager.cli.world import API_VERSION, Invocation
 from worker_manager.config.settings import Settings
@@ -38,12 +39,21 @@ def manage(inv: Invocation, read: Callable[[], Settings]) -> int:
         return dry_run(inv, settings)
     with assemble.house(settings) as house:
         if inv.once:
-            house.manager.once()
-            return 0
+            return once(house)
         code = stand(house, read)
     if code == 0 and settings.manager.restart_after_ms is not None:
         os.execv(sys.executable, [sys.executable, "-m", "worker_manager", *inv.world.argv[1:]])  # noqa: S606
     return code
+
+
+def once(house: "House") -> int:
+    """One pass; what it decided is told as by a manager that goes on."""
+    before = house.last_decision()
+    try:
+        house.manager.once()
+    finally:
+        tell_since(house, before)
+    return 0
 
 
 def stand(house: "House", read: Callable[[], Settings]) -> int:

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from worker_manager.cli.kinds import decision_why
@@ -28,26 +28,29 @@ def narrated(house: "House") -> Iterator[None]:
 
 
 def _tell(house: "House", over: threading.Event) -> None:
-    import structlog
-
-    log = structlog.get_logger("worker_manager.decisions")
     after = house.last_decision()
     ended = False
     while not ended:
         ended = over.wait(EVERY_S)  # once more after the end: the last decisions are told as well
-        try:
-            decisions = house.decisions(after)
-        except StoreError:
-            continue
-        for decision in decisions:
-            after = decision["id"]
-            limits = [limit["code"] for limit in decision["limited"]]
-            log.info(
-                decision_why(decision),
-                action=decision["action"],
-                pool=decision["pool"],
-                subject=decision["subject"],
-                outcome=decision["outcome"],
-                reason=decision["reason"]["code"],
-                **({"limited": limits} if limits else {}),
-            )
+        with suppress(StoreError):
+            after = tell_since(house, after)
+
+
+def tell_since(house: "House", after: int) -> int:
+    """Every decision that is newer; returns the newest."""
+    import structlog
+
+    log = structlog.get_logger("worker_manager.decisions")
+    for decision in house.decisions(after):
+        after = decision["id"]
+        limits = [limit["code"] for limit in decision["limited"]]
+        log.info(
+            decision_why(decision),
+            action=decision["action"],
+            pool=decision["pool"],
+            subject=decision["subject"],
+            outcome=decision["outcome"],
+            reason=decision["reason"]["code"],
+            **({"limited": limits} if limits else {}),
+        )
+    return after

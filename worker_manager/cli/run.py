@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from worker.protocol import format_bytes, format_cpus, format_duration
 from worker_manager.cli.lazy import LazyGroup, OurCommand, given, option_of, shape_options, with_connection, with_mode
 from worker_manager.cli.world import Invocation, takes_invocation
 from worker_manager.config.flags import CONNECTION, GLOBAL, SHAPE, Flag
@@ -38,7 +39,7 @@ def backend_command(said: str, backend: str, summary: str) -> click.Command:
 
 
 def pool_command(
-    said: str, backend: str, help: str, go: Callable[[Invocation, SinglePool], int], pool: str = ""
+    said: str, backend: str, help: str, go: Callable[[Invocation, SinglePool], int], codalab: bool = True
 ) -> click.Command:
     """A command whose options are a worker's shape and what the backend declares."""
     from backends import registry
@@ -47,15 +48,15 @@ def pool_command(
     declared = [_option(option) for option in registry.load(backend).options if option.name not in shaped]
     about_run = [option_of(flag, hidden=True) for flag in CONNECTION]
     about_run += [click.Option([f"--{name.replace('_', '-')}", name], is_flag=True, hidden=True) for name in _MODE]
-    name = click.Option(["--pool", "pool"], help=f"Name of the pool. [default: {pool or backend}]")
+    name = click.Option(["--pool", "pool"], help=f"Name of the pool. [default: {backend}]")
 
     def callback(**_: Any) -> int:
         ctx = click.get_current_context()
         told = given(ctx)
         inv = ctx.obj.plus(**{name: told.pop(name) for name in (*_MODE, *_CONNECTION_KEYS) if name in told})
-        return go(inv, SinglePool(told.pop("pool", pool or backend), backend, told))
+        return go(inv, SinglePool(told.pop("pool", backend), backend, told))
 
-    return OurCommand(said, callback=callback, params=[*shape_options(), *declared, name, *about_run], help=help)
+    return OurCommand(said, callback=callback, params=[*shape_options(codalab), *declared, name, *about_run], help=help)
 
 
 def codalab_form() -> Mapping[tuple[str | int, ...], Any]:
@@ -102,13 +103,17 @@ def _render(inv: Invocation, single: SinglePool) -> int:
     return 0
 
 
+_SHOWN: Mapping[str, Callable[[Any], str]] = {"bytes": format_bytes, "cpus": format_cpus, "duration": format_duration}
 _CONNECTION_KEYS = tuple(flag.key for flag in CONNECTION)
 
 
 def _option(option: Any) -> click.Option:
     """What a backend declares, as an option that only reports what was given: `config` reads and checks it."""
-    help = option.help + (f" One of {', '.join(option.choices)}." if option.choices else "")
+    help = f"{option.help[:1].upper()}{option.help[1:]}".rstrip(".") + "."
+    help += f" One of {', '.join(option.choices)}." if option.choices else ""
     help += " A reference: env:NAME or file:PATH." if option.secret else ""
+    if option.default not in (None, "", (), False):
+        help += f" [default: {_SHOWN.get(option.type, str)(option.default)}]"
     kind = {"list": "words"}.get(option.type, "text")
     if option.type == "bool":
         return click.Option(

@@ -13,6 +13,7 @@ from worker.protocol import UnitError, parse_bytes, parse_cpus, parse_duration
 from worker_manager.cli.ids import job_id
 from worker_manager.cli.lazy import OurCommand, with_connection
 from worker_manager.cli.world import Invocation, takes_invocation
+from worker_manager.config.flags import CONNECTION
 from worker_manager.errors import UsageError
 
 MOST_AT_ONCE = 10_000  # jobs in one request
@@ -42,15 +43,16 @@ class _Submit(OurCommand):
     type=click.Path(allow_dash=True),
     help="Jobs from FILE: .yaml, .json, .jsonl, or - for stdin (JSON lines).",
 )
-@click.option("--name", help="For people.")
+@click.option("--name", help="For people; need not be unique.")
 @click.option("--cpus", help="CPUs, such as 2 or 0.5. [default: 1]")
-@click.option("--memory", help="Such as 4GiB.")
-@click.option("--gpus", type=click.IntRange(0))
-@click.option("--gpu-type")
-@click.option("--disk", help="Such as 20GiB.")
-@click.option("--time-limit", help="Such as 10m; then the job is ended.")
+@click.option("--memory", help="Such as 4GiB. [default: 0]")
+@click.option("--gpus", type=click.IntRange(0), help="[default: 0]")
+@click.option("--gpu-type", help="Their type, such as a100. [default: any]")
+@click.option("--disk", help="Such as 20GiB. [default: 0]")
+@click.option("--custom", multiple=True, metavar="NAME=N", help="So many of a countable resource (repeatable).")
+@click.option("--time-limit", help="Such as 10m; then the job is ended. [default: none]")
 @click.option("--tag", "tags", multiple=True, help="Run only on workers that offer it (repeatable).")
-@click.option("--queue")
+@click.option("--queue", help="[default: default]")
 @click.option("--priority", type=click.IntRange(-100, 100), help="Higher goes first. [default: 0]")
 @click.option("--retries", type=click.IntRange(0, 100), help="Tries again after a failure. [default: 0]")
 @click.option(
@@ -71,7 +73,7 @@ class _Submit(OurCommand):
 @takes_invocation
 def submit(inv: Invocation, command: tuple[str, ...], pipeline: str | None, file: str | None, **options: Any) -> int:
     """Submit a job: worker-manager submit [options] -- COMMAND [ARGUMENTS…]"""
-    connection = {name: options.pop(name) for name in ("server", "token_file", "state_dir")}
+    connection = {flag.key: options.pop(flag.key) for flag in CONNECTION}
     key, wait, quiet = options.pop("idempotency_key"), options.pop("wait"), options.pop("quiet")
     ways = [way for way in (command, pipeline, file) if way]
     if len(ways) != 1:
@@ -105,6 +107,7 @@ def spec_of(
     tags: Sequence[str] = (),
     array: int | None = None,
     time_limit: str | None = None,
+    custom: Sequence[str] = (),
     **plain: Any,
 ) -> dict[str, Any]:
     """A JobSpec without its command; only what was given."""
@@ -114,6 +117,7 @@ def spec_of(
         "disk": _amount("disk", plain.pop("disk", None), parse_bytes),
         "gpus": plain.pop("gpus", None),
         "gpu_type": plain.pop("gpu_type", None),
+        "custom": dict(_count(pair) for pair in custom) or None,
     }
     spec: dict[str, Any] = {name: value for name, value in plain.items() if value is not None}
     if any(value is not None for value in asked.values()):
@@ -143,6 +147,13 @@ def _variable(pair: str) -> tuple[str, str]:
     if not sign or not name:
         raise UsageError(f"--env: write NAME=VALUE, not {pair!r}")
     return name, value
+
+
+def _count(pair: str) -> tuple[str, int]:
+    name, _, number = pair.partition("=")
+    if not name or not (number.isascii() and number.isdigit()):
+        raise UsageError(f"--custom: write NAME=NUMBER, not {pair!r}")
+    return name, int(number)
 
 
 def _dependency(word: str) -> dict[str, str]:

@@ -30,7 +30,7 @@ LIVE = ("ready", "draining", "lost")
 def _up(inv: Invocation, single: SinglePool) -> int:
     from worker_manager import assemble
     from worker_manager.cli import log
-    from worker_manager.cli.manage import dry_run
+    from worker_manager.cli.manage import dry_run, once
     from worker_manager.hub import discovery
 
     settings = inv.settings(single=single, form=form_of_this_machine(), form_name="this machine")
@@ -42,8 +42,7 @@ def _up(inv: Invocation, single: SinglePool) -> int:
         raise LeaseHeld(f"`up` runs already on {settings.manager.state_dir}: pid {pid}; worker-manager down ends it")
     with assemble.house(settings) as house:
         if inv.once:
-            house.manager.once()
-            return 0
+            return once(house)
         inv.say(f"the hub is {house.client.url}; submit with: {_submit(inv)}")
         inv.say("Ctrl-C lets the workers finish; a second time hands their jobs back")
         end = Ending(inv, house)
@@ -125,7 +124,14 @@ class Ending:
             self._house.manager.stop()
 
 
-up = pool_command("up", "local", "Hub and local workers on this machine, in the foreground; nothing to configure.", _up)
+up = pool_command(
+    "up",
+    "local",
+    "Hub and local workers on this machine, in the foreground; nothing to configure. Unless told otherwise at most one "
+    "worker for each CPU, with its part of nine tenths of the memory; none while nothing waits.",
+    _up,
+    codalab=False,
+)
 
 
 @contextmanager

@@ -40,6 +40,8 @@ def _unused(name: str, note: str, kind: str = "text") -> Flag:
 CONNECTION: tuple[Flag, ...] = (
     Flag("server", ("hub", "server"), "URL of the hub; without it, the embedded hub of the state directory."),
     Flag("token-file", ("hub", "token-file"), "File that holds the token for the hub."),
+    Flag("ca", ("hub", "ca"), "File with the authority that signed the hub's certificate."),
+    Flag("fingerprint", ("hub", "fingerprint"), "SHA-256 of the hub's certificate, instead of an authority."),
     Flag(
         "state-dir",
         ("manager", "state-dir"),

@@ -26,6 +26,7 @@ def test_everything_that_may_be_said_of_a_job() -> None:
     house.ok(
         *("submit", "--name", "n", "--cpus", "0.5", "--memory", "4GiB", "--gpus", "1", "--gpu-type", "a100"),
         *("--disk", "1GB", "--time-limit", "10m", "--tag", "b", "--tag", "a", "--queue", "q", "--priority", "-5"),
+        *("--custom", "licences=2", "--custom", "fpga=1"),
         *(
             "--retries",
             "2",
@@ -47,7 +48,8 @@ def test_everything_that_may_be_said_of_a_job() -> None:
         {
             "command": ["true"],
             "name": "n",
-            "resources": {"cpus": 500, "memory": 4 << 30, "disk": 10**9, "gpus": 1, "gpu_type": "a100"},
+            "resources": {"cpus": 500, "memory": 4 << 30, "disk": 10**9, "gpus": 1, "gpu_type": "a100"}
+            | {"custom": {"licences": 2, "fpga": 1}},
             "time_limit_ms": 600_000,
             "tags": ["a", "b"],
             "queue": "q",
@@ -89,6 +91,7 @@ def test_every_request_can_be_repeated_without_harm() -> None:
         (("--cpus", "two", "--", "true"), "--cpus: 'two' is not a number of cpus"),
         (("--time-limit", "soon", "--", "true"), "--time-limit: 'soon' is not a duration"),
         (("--env", "A", "--", "true"), "--env: write NAME=VALUE, not 'A'"),
+        (("--custom", "a=x", "--", "true"), "--custom: write NAME=NUMBER, not 'a=x'"),
         (("--after", "j1:never", "--", "true"), "--after: write j1 or j1:end, not 'j1:never'"),
         (("-f", "/not/there.yaml"), "/not/there.yaml cannot be read: No such file or directory"),
         (("--array", "0", "--", "true"), "0 is not in the range"),

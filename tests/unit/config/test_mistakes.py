@@ -66,7 +66,7 @@ def pool(*lines: str) -> str:
         (
             pool("shape: {memory: 64G}"),
             "pools.yaml:5: pools[0].shape.memory: '64G' is not a size: write a number and one of B, kB, KB, MB, GB, "
-            "TB, PB, KiB, MiB, GiB, TiB, PiB (for example 64GiB)",
+            "TB, PB, KiB, MiB, GiB, TiB, PiB (64GiB is a power of two, 64GB of ten) (for example 64GiB)",
         ),
         (
             pool("shape: {cpus: two}"),
