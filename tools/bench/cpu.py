@@ -20,10 +20,7 @@ class Meter:
 
     @classmethod
     def of(cls, house: House) -> "Meter":
-        parts = {pid: _part(line) for pid, line in house.processes()}
-        agents = [pid for pid, part in parts.items() if part == AGENT]
-        keepers = {child: KEEPER for agent in agents for child in _children(agent) if child not in parts}
-        return cls({**parts, **keepers})
+        return cls({pid: _part(line) for pid, line in house.processes()})
 
     def read(self) -> dict[str, int]:
         """Microseconds so far. What the keeper's children used counts for the jobs, once they are reaped."""
@@ -37,13 +34,11 @@ class Meter:
 
 
 def _part(line: str) -> str:
+    if "worker.keeper" in line:
+        return KEEPER
     if "worker_manager" not in line:
         return AGENT
     return HUB if "worker_manager.hub" in line else MANAGER
-
-
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _used(pid: int) -> tuple[int, int]:
