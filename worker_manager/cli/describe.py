@@ -1,5 +1,6 @@
 """`describe job|worker|pool ID`."""
 
+import re
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -25,6 +26,7 @@ from worker_manager.cli.output import (
 from worker_manager.cli.world import Invocation, takes_invocation
 
 _PATHS = {"job": "/v1/jobs/{}", "worker": "/v1/workers/{}", "pool": "/v1/pools/{}/explain"}
+_SECRET = re.compile(r"token|passw|secret|credential|key$", re.IGNORECASE)
 _FORM = click.Choice(["text", "json", "yaml"])
 
 
@@ -52,7 +54,7 @@ def _job(inv: Invocation, job: Mapping[str, Any]) -> None:
             ("State", job_state(job)),
             ("Why", why(job)),
             ("Command", shlex.join(job.get("command") or ())),
-            ("Environment", " ".join(f"{name}={value}" for name, value in (job.get("env") or {}).items())),
+            ("Environment", " ".join(_variable(*pair) for pair in (job.get("env") or {}).items())),
             ("Asks", resources(job.get("resources"))),
             ("Tags", ", ".join(job.get("tags") or ())),
             ("Owner", text("owner")(job)),
@@ -86,6 +88,11 @@ def _job(inv: Invocation, job: Mapping[str, Any]) -> None:
         ),
     )
     show_verdicts(inv, job.get("why"))
+
+
+def _variable(name: str, value: str) -> str:
+    """A screen is often seen by others: what looks like a secret is named there, and told by -o json only."""
+    return f"{name}={'***' if _SECRET.search(name) else value}"
 
 
 def _array(array: Any) -> None:

@@ -24,8 +24,9 @@ from worker_manager.errors import ConfigError, WorkerManagerError
 if TYPE_CHECKING:
     from worker_manager.assemble import House
     from worker_manager.control.loop import Manager
+    from worker_manager.policy.model import Plan
 
-WOULD_ACT = 3
+FAILED, WOULD_ACT = 1, 3
 
 
 def manage(inv: Invocation, read: Callable[[], Settings]) -> int:
@@ -47,13 +48,22 @@ def manage(inv: Invocation, read: Callable[[], Settings]) -> int:
 
 
 def once(house: "House") -> int:
-    """One pass; what it decided is told as by a manager that goes on."""
+    """One pass; what it decided is told as by a manager that goes on. What could not be read is no success, though the
+    rest was done."""
     before = house.last_decision()
     try:
-        house.manager.once()
+        plan = house.manager.once()
     finally:
         tell_since(house, before)
-    return 0
+    return FAILED if told_of_what_is_unread(plan) else 0
+
+
+def told_of_what_is_unread(plan: "Plan") -> bool:
+    reasons = [(pool.pool, reason) for pool in plan.pools for reason in pool.reasons]
+    unread = [(pool, why.text) for pool, why in reasons if why.code in ("backlog-unreadable", "backend-unreadable")]
+    for pool, text in unread:
+        click.echo(f"worker-manager: {pool}: {text}", err=True)
+    return bool(unread)
 
 
 def stand(house: "House", read: Callable[[], Settings]) -> int:
@@ -120,6 +130,8 @@ def show_plan(manager: "Manager", detailed: bool) -> int:
     show_document({"apiVersion": API_VERSION, "kind": "Plan", **plan_wire(plan)}, "json")
     for action in plan.actions:
         click.echo(sentence(action), err=True)
+    if told_of_what_is_unread(plan):
+        return FAILED
     if not plan.actions:
         click.echo("nothing to do", err=True)
     return WOULD_ACT if detailed and plan.actions else 0

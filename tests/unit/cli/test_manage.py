@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from worker_manager.cli.log import redact
-from worker_manager.cli.manage import reload, sentence, show_plan
+from worker_manager.cli.manage import once, reload, sentence, show_plan
 from worker_manager.errors import ConfigError, UsageError
-from worker_manager.policy.model import Drain, Launch, Plan
+from worker_manager.policy.model import Drain, Launch, Plan, PoolPlan
 from worker_manager.policy.reasons import because
 
 LAUNCH = Launch("gpu", 3, because("backlog", jobs=12, workers=3))
@@ -18,14 +18,23 @@ LAUNCH = Launch("gpu", 3, because("backlog", jobs=12, workers=3))
 class Managed:
     """Stands where the assembled house does."""
 
-    def __init__(self, *actions: Any) -> None:
+    def __init__(self, *actions: Any, pools: tuple[PoolPlan, ...] = ()) -> None:
         self.manager = self
         self.actions = actions
+        self.pools = pools
         self.taken: list[Any] = []
         self.settings = type("Settings", (), {"pools": ()})()
 
     def preview(self) -> Plan:
-        return Plan(now=1, backlog_version=2, actions=self.actions, pools=(), verdicts=(), notes=())
+        return Plan(now=1, backlog_version=2, actions=self.actions, pools=self.pools, verdicts=(), notes=())
+
+    once = preview
+
+    def last_decision(self) -> int:
+        return 0
+
+    def decisions(self, after: int) -> tuple[Any, ...]:
+        return ()
 
     def take(self, settings: Any) -> None:
         if isinstance(settings, Exception):
@@ -38,6 +47,23 @@ def test_a_dry_run_tells_by_its_exit_code_whether_it_would_act(
     actions: tuple[Any, ...], detailed: bool, code: int
 ) -> None:
     assert show_plan(Managed(*actions), detailed) == code  # type: ignore[arg-type]
+
+
+def unread(code: str) -> PoolPlan:
+    return PoolPlan("gpu", 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, (because(code, text="no answer"),))
+
+
+@pytest.mark.parametrize("code", ["backlog-unreadable", "backend-unreadable"])
+def test_what_could_not_be_read_is_no_success(code: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither of a dry run, which would else say that there is nothing to do, nor of a pass for cron."""
+    house: Any = Managed(pools=(unread(code),))
+    for act in (lambda: show_plan(house, True), lambda: once(house)):
+        assert act() == 1
+        line = capsys.readouterr().err.strip()
+        assert line.startswith("worker-manager: gpu: the back")
+        assert line.endswith("cannot be read, so nothing is decided: no answer")
+    well: Any = Managed(LAUNCH)
+    assert once(well) == 0
 
 
 def test_a_dry_run_prints_data_on_stdout_and_sentences_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
