@@ -79,6 +79,25 @@ def test_from_a_job_to_an_admitted_worker_to_its_end(site: Site, wire_worker: An
     site.until(lambda: [other for other in site.platform.workers() if other.id != machine.id], "another worker")
 
 
+def test_one_pass_right_after_a_submit_launches_and_says_so(site: Site) -> None:
+    site.hub.submit("true")
+    site.ledger.release()
+    site.manager.once()
+    assert len(site.platform.workers()) == 1
+    (pool,) = site.hub.get("/v1/pools")["pools"]
+    assert (pool["wanted"], pool["requested"], pool["observed"], pool["launch"]) == (1, 1, 0, 1)
+    (made,) = site.hub.get("/v1/pools/p/explain")["pools"][0]["decisions"]
+    assert (made["action"], made["outcome"], made["text"]) == ("launch", "launched", "1 worker")
+    told = site.hub.get("/v1/events?kind=decision")["events"]
+    assert [event["data"]["decision"]["id"] for event in told] == [made["id"]]
+    site.manager.once()
+    assert len(site.platform.workers()) == 1
+    (pool,) = site.hub.get("/v1/pools")["pools"]
+    assert (pool["wanted"], pool["requested"], pool["observed"], pool["launch"]) == (1, 0, 1, 0)
+    assert site.hub.get("/v1/events?kind=decision")["events"] == told, "and not once more by the next pass"
+    site.ledger.acquire("test", 60_000)
+
+
 def test_a_refused_launch_leaves_no_token_and_no_coverage(site: Site, wire_worker: Any) -> None:
     site.platform.faults.inject("launch", Refuse(RefusalKind.CAPACITY, "none left"))
     site.hub.submit("true")

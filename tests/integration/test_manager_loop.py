@@ -19,6 +19,7 @@ from worker_manager.control.pool import ManagedPool
 from worker_manager.errors import LeaseHeld
 from worker_manager.policy.facts import PoolSettings
 from worker_manager.policy.model import Limits
+from worker_manager.sources.base import Observation
 from worker_manager.sources.memory import MemorySource
 
 SHAPE = Shape(cpus=1000)
@@ -225,4 +226,47 @@ def test_new_pools_take_effect_at_the_next_tick(tmp_path: Path) -> None:
         site.jobs("b", 2)
         site.wait_until(lambda: len(site.platforms["b"].workers()) == 2, "one more")
         assert site.platforms["a"].workers() == ()
+        assert ended == []
+
+
+def test_the_first_plan_that_people_see_knows_the_workers(tmp_path: Path) -> None:
+    """A quick listing is waited for, even when it is behind the source's first word."""
+    site = Site(tmp_path)
+    asked = threading.Event()
+    observe = site.source.observe
+
+    def noted(seen_version: int | None, wait_ms: int) -> Observation:
+        try:
+            return observe(seen_version, wait_ms if seen_version is None else min(wait_ms, 200))
+        finally:
+            asked.set()
+
+    site.source.observe = noted  # type: ignore[method-assign]
+    for platform in site.platforms.values():
+        platform.faults.inject("list", Hang(lambda _: asked.wait(PATIENCE_S)))
+    site.jobs("a", 3)
+    ledger = site.ledger()
+    manager = site.manager(ledger)
+    with running(manager, ledger) as ended:
+        site.wait_until(lambda: bool(site.source.published), "the first report")
+        assert ended == []
+    first = {line["pool"]: line for line in site.source.published[0]["pools"]}
+    assert (first["a"]["wanted"], first["a"]["requested"] + first["a"]["observed"]) == (3, 3)
+    assert [reason["code"] for reason in first["b"]["reasons"]] == ["no-backlog"]
+
+
+def test_a_slow_first_listing_holds_up_its_own_pool_only(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    gate = threading.Event()
+    site.platforms["a"].faults.inject("list", Hang(lambda _: gate.wait(PATIENCE_S)))
+    site.jobs("a", 1)
+    site.jobs("b", 2)
+    ledger = site.ledger()
+    manager = site.manager(ledger)
+    with running(manager, ledger) as ended:
+        site.wait_until(lambda: len(site.platforms["b"].workers()) == 2, "the other pool's workers")
+        assert site.platforms["a"].workers() == ()
+        site.wait_until(lambda: "not been listed yet" in said(manager, "a"), "what people are told")
+        gate.set()
+        site.wait_until(lambda: len(site.platforms["a"].workers()) == 1, "its own, once it is listed")
         assert ended == []

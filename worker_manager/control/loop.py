@@ -37,6 +37,7 @@ LEASE_MS = 30_000
 BATCH_MS = 25  # what comes within this time is decided together
 BREATH_MS = 5_000  # the longest wait, so that the heartbeat goes on
 SOON_MS = 1_000  # after another manager covered the jobs that we meant; also between two ticks that only time asks for
+FIRST_LISTINGS_MS = 300  # how long the first tick waits for them
 LEDGER_AGAIN_MS = 5_000  # after the ledger could not be written
 LAST_CALLS_MS = 5_000  # how long a manager that stops waits for calls under way
 
@@ -81,6 +82,7 @@ class Manager:
         self._publisher = Publisher(ledger, source, clock, self._lane("reports", _nobody), self._applier.orders)
         self._watcher: Watcher | None = None
         self._told_last = -1
+        self._began = 0
         self._next_tick = 0
 
     # ------------------------------------------------------------ from outside, from any thread
@@ -216,10 +218,11 @@ class Manager:
         """Until `stop`. Raises LeaseHeld when another leads (unless it stands by) or takes over."""
         with self._leading(stand_by) as keeper:
             self._watcher = Watcher(self._source, self._clock, self._wake.set)
-            self._take_new_pools()
-            self._watcher.start()
-            self._list()  # beside the source's first word, so that the first plan knows the workers
             try:
+                self._take_new_pools()
+                self._watcher.start()
+                self._list()  # beside the source's first word
+                self._began = self._clock.boot_ms()
                 while not self._stopping.is_set():
                     if keeper.lost is not None:
                         raise keeper.lost
@@ -230,14 +233,27 @@ class Manager:
                 self._last_words()
 
     def _turn(self) -> None:
-        if self._watcher is not None and self._watcher.newest() is None:
-            self._next_tick = self._clock.boot_ms() + SOON_MS  # its first word wakes us
+        wait = self._before_the_first_tick()
+        if wait is not None:
+            self._next_tick = wait
             return
         try:
             self.tick()
         except StoreBusy as error:
             log.warning("The ledger cannot be written, so nothing is launched.", action="wait", why=str(error))
             self._next_tick = self._clock.boot_ms() + LEDGER_AGAIN_MS
+
+    def _before_the_first_tick(self) -> int | None:
+        """Until when to wait for the source's first word and, for a moment, for the first listings: without them the
+        first plan that people see would decide nothing. Each of them wakes us."""
+        boot = self._clock.boot_ms()
+        if self.last_plan is not None or self._watcher is None:
+            return None
+        if self._watcher.newest() is None:
+            return boot + SOON_MS
+        until = self._began + FIRST_LISTINGS_MS
+        listed = all(call.over for call in self._listings.under_way())
+        return None if listed or boot >= until else until
 
     def _sleep(self) -> None:
         """Until something has happened, or time alone asks for a tick."""
@@ -252,7 +268,8 @@ class Manager:
                 self._stopping.wait(BATCH_MS / 1000)
                 self._wake.clear()
                 return
-            self._publisher.flush()
+            with suppress(StoreBusy):
+                self._publisher.flush()
 
     def _last_words(self) -> None:
         """What calls under way come to is worth a moment: else the next manager has to find out."""
