@@ -23,7 +23,7 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
         "enough": "{jobs:# job waits|# jobs wait}; {room:# has|# have} room on workers that run or are on their way",
         "soon-done": "{jobs:# job|# jobs} will be done before a new worker would be ready, which takes {start_ms} here",
         "keep-idle": "keep idle: {idle} of {keep} stand idle",
-        "no-backlog": "no job waits",
+        "no-backlog": "no job waits that it could run",
         # what lowered a launch
         "max-workers": "max-workers: {have} of {max}",
         "step-up": "step: at most {step:# new worker|# new workers} at a time, {wanted} wanted",

@@ -28,7 +28,7 @@ def test_pack_wants_what_holds_the_rest() -> None:
         *(0, 1),
         "2 jobs wait; 2 have room on workers that run or are on their way",
     )
-    assert told(pack(look(occupied=3))) == (0, 3, "no job waits")
+    assert told(pack(look(occupied=3))) == (0, 3, "no job waits that it could run")
 
 
 @pytest.mark.parametrize(("waiting", "pending", "more"), [(0, 0, 0), (1, 0, 1), (1, 1, 0), (5, 4, 1), (5, 5, 0)])
