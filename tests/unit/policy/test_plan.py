@@ -23,7 +23,6 @@ from tests.unit.policy.worlds import (
     undrained,
 )
 from worker.protocol import Shape, WorkerState
-from worker_manager.policy.explain import explain_group, explain_pool
 from worker_manager.policy.model import Launch, Note
 from worker_manager.policy.plan import plan
 
@@ -174,45 +173,33 @@ def test_worker_that_goes_is_no_reason_to_launch_at_once() -> None:
     assert plan(after).actions == ()
 
 
-# ------------------------------------------------ explain
+# ------------------------------------------------ verdicts
+
+
+def told(*workers: Any, jobs: int = 1, **settings: Any) -> list[tuple[str, str]]:
+    found = plan(snapshot([group(count=jobs)], list(workers), [pool(**settings)]))
+    return [(verdict.status, verdict.reason.text) for verdict in found.verdicts]
 
 
 def test_never_when_every_pool_says_never() -> None:
     pools = [pool("a", Shape(cpus=500)), pool("b", owners=("ann",))]
-    told = explain_group(plan(snapshot([group(owner="bob")], pools=pools)).verdicts)
-    assert told.status == "never"
-    assert told.text.startswith("No pool can ever run it: pool a: cpus: job asks 1, worker has 0.5")
-    assert told.lines[1] == "b: owner: the pool serves ann, the job is bob's"
+    found = plan(snapshot([group(owner="bob")], pools=pools))
+    assert [(verdict.pool, verdict.status, verdict.reason.text) for verdict in found.verdicts] == [
+        ("a", "never", "cpus: job asks 1, worker has 0.5"),
+        ("a", "never", "memory: job asks 1 GiB, worker has 0 B"),
+        ("b", "never", "owner: the pool serves ann, the job is bob's"),
+    ]
 
 
-@pytest.mark.parametrize(
-    ("settings", "workers", "status", "text"),
-    [
-        ({}, [ready()], "served", "There is room for it now: pool p: 1 has room on workers that run."),
-        ({}, [launching()], "launching", "Workers for it are on their way: pool p: "),
-        ({"max_workers": 0}, [], "waiting", "It waits: pool p: max-workers: 0 of 0."),
-    ],
-)
-def test_explain_says_how_a_group_stands(settings: dict[str, Any], workers: list[Any], status: str, text: str) -> None:
-    told = explain_group(plan(snapshot([group()], workers, [pool(**settings)])).verdicts)
-    assert told.status == status
-    assert told.text.startswith(text)
+def test_a_verdict_says_how_a_group_stands() -> None:
+    assert told(ready()) == [("served", "1 has room on workers that run")]
+    assert told(launching()) == [("launching", "1 has room on 1 worker that is on its way")]
+    assert told(max_workers=0) == [("waiting", "max-workers: 0 of 0")]
+    assert told() == [("launching", "1 worker is launched for 1 of them")]
 
 
-def test_what_holds_some_of_the_jobs_back_comes_first() -> None:
-    told = explain_group(plan(snapshot([group(count=9)], [ready()], [pool(max_workers=1)])).verdicts)
-    assert told.status == "waiting"
-    assert told.lines == ("p: 4 have room on workers that run; max-workers: 1 of 1",)
-
-
-def test_explain_without_verdicts() -> None:
-    assert explain_group(()).status == "unknown"
-
-
-def test_explain_pool() -> None:
-    [line] = plan(snapshot([group(count=9)], pools=[pool(max_workers=2)])).pools
-    told = explain_pool(line)
-    assert told.text == "Pool p: 2 wanted, 0 requested, 0 observed; launches 2."
-    assert told.lines == ("9 jobs wait: 3 more workers of this shape would hold them", "max-workers: 2 of 2")
-    [line] = plan(snapshot()).pools
-    assert explain_pool(line).text.endswith("changes nothing.")
+def test_jobs_of_one_group_may_fare_differently() -> None:
+    assert told(ready(), jobs=9, max_workers=1) == [
+        ("served", "4 have room on workers that run"),
+        ("waiting", "max-workers: 1 of 1"),
+    ]
