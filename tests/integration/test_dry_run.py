@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 from tests.place import Place, until
-from tests.unit.cli.house import lines
 
 ONE = ("--dry-run", "--detailed-exitcode", "--min-workers", "1", "local", "--memory", "256MiB")
 
