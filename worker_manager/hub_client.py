@@ -138,6 +138,10 @@ class HubClient:
                 allow_redirects=False,  # a redirect could carry the token somewhere else
                 stream=stream,
             )
+        except requests.exceptions.InvalidJSONError:
+            raise UsageError("what was to be sent holds a number that JSON does not know: NaN or an infinity") from None
+        except (requests.exceptions.InvalidHeader, UnicodeEncodeError):
+            raise UsageError("a token or a key is plain letters, digits and signs in one line; this is none") from None
         except (requests.RequestException, OSError) as error:
             raise _Unreached(f"the hub at {self.url} cannot be reached: {_plain(error)}") from None
         if reply.status_code >= 300:

@@ -201,9 +201,24 @@ def _lines(text: str) -> Iterable[tuple[int, str]]:
 
 def _json(line: str, where: str) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(line, object_pairs_hook=_once, parse_constant=_no_number)
+    except RecursionError:
+        raise UsageError(f"{where}: nested too deep") from None
     except ValueError as error:
         raise UsageError(f"{where}: not JSON: {error}") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name} is set a second time")
+        found[name] = value
+    return found
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number there")
 
 
 def _job(where: str, job: Any) -> dict[str, Any]:

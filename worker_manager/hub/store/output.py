@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import bindparam, insert, select, update
 
 from worker_manager.hub.contract import LogPiece, job_topic
+from worker_manager.hub.refusals import NotFound
 from worker_manager.hub.store.moves import Moves
 from worker_manager.hub.store.tables import attempts, jobs, log_chunks, segments
 from worker_manager.hub.store.values import job_id, parse_job_id
@@ -22,7 +23,10 @@ def index_output(moves: Moves, worker: str, logs: Sequence[LogPiece], mine: set[
     rows = []
     by_segment: dict[str, int] = {}
     for piece in logs:
-        number, idx = parse_job_id(piece.job)
+        try:
+            number, idx = parse_job_id(piece.job)
+        except NotFound:
+            continue  # nobody's; and no reason to lose what else the report says
         attempt = (number, idx, piece.epoch)
         if attempt not in mine:
             if not _was_its(moves, worker, attempt):
