@@ -6,8 +6,6 @@ import subprocess
 
 from tests.faults.sites import Site
 from tests.place import Place, until
-from worker_manager.hub import discovery
-from worker_manager.hub.settings import HubSettings
 
 POOL = """\
   - name: {name}
@@ -55,7 +53,6 @@ def most(place: Place) -> dict[str, int]:
 
 
 def test_a_bad_configuration_is_refused_and_a_good_one_taken(place: Place) -> None:
-    discovery.start(HubSettings(place.state_dir, silent_manager_ms=2_000))
     first, second = Site(place, "a"), Site(place, "b", workers=1)
     file = place.pools(HEAD + POOL.format(name="a", workers=1))
     manager = place.manage("run", "-c", file)
@@ -78,11 +75,12 @@ def test_a_bad_configuration_is_refused_and_a_good_one_taken(place: Place) -> No
 
     place.pools(HEAD + POOL.format(name="b", workers=1))
     manager.send_signal(signal.SIGHUP)
-    until(lambda: most(place) == {"b": 1}, "the first pool to be gone")
-    assert len(place.workers("ready")) == 3, "its workers go on"
+    until(lambda: len(place.workers("draining")) == 2, "the workers of the first pool to be drained")
+    assert {place.job(f"{job}-{task}")["state"] for task in range(2)} == {"running"}, "their jobs go on"
     for site, name in ((first, job), (second, other)):
         site.gate.touch()
         place.reaches(name, "succeeded")
     assert [place.job(f"{job}-{task}")["attempt"] for task in range(2)] == [1, 1]
-    until(lambda: not place.workers(), "all to leave, those without a pool too")
+    until(lambda: not place.workers(), "all to leave")
+    until(lambda: most(place) == {"b": 1}, "the first pool to be gone")
     assert manager.poll() is None
