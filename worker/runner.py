@@ -14,7 +14,8 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 
 from worker import orphans, processes
 from worker.channel import Channel
-from worker.keeper import CHANNEL_FD, LEASE_ENDED, WORK_DIR_IN_USE, boot_ms
+from worker.keeper import CHANNEL_FD, LEASE_ENDED, WORK_DIR_IN_USE
+from worker.processes import boot_ms
 from worker.protocol import Assignment, Misfit, Outcome, Result, Shape, fits, format_duration
 
 Key = Tuple[str, int]

@@ -7,10 +7,15 @@ other is set aside and removed later by a process of its own, because removing a
 from __future__ import annotations
 
 import os
+import sys
+
+from worker import processes
 
 MODE = 0o700
 DIRECTORY = 0o040000
 IDLE_SLOTS = 64  # empty ones kept for reuse; more are removed
+REMOVE = 'rm -rf -- "$@" && exit 0; chmod -R u+rwx -- "$@"; exec rm -rf -- "$@"'
+AT_ONCE = 50  # directories that one remover takes
 
 
 class Slot:
@@ -102,3 +107,23 @@ class Slots:
         self.garbage += trash
         for path in left:
             self._discard(path)
+
+
+class Remover:
+    """Removes what the slots have set aside, with one process at a time."""
+
+    def __init__(self, slots: Slots, nothing: int) -> None:
+        self._slots = slots
+        self._nothing = nothing  # a descriptor of /dev/null
+        self.pid = 0  # 0: none is at work
+
+    def begin(self) -> None:
+        """Unless there is nothing to remove, or the one before is still at it."""
+        if not self._slots.garbage or self.pid:
+            return
+        paths, self._slots.garbage = self._slots.garbage[:AT_ONCE], self._slots.garbage[AT_ONCE:]
+        try:
+            argv = ["sh", "-c", REMOVE, "remove", *paths]
+            self.pid = processes.spawn(argv, {"PATH": processes.DEFAULT_PATH}, self._nothing, self._nothing)
+        except OSError as problem:
+            print("wm-keeper: cannot remove %s: %s" % (", ".join(paths), problem), file=sys.stderr)

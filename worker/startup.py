@@ -1,10 +1,19 @@
-"""Why an attempt could not be started, and whose fault that is."""
+"""Starting an attempt: what it gets for its life, and why it could not be started, and whose fault that is."""
 
 from __future__ import annotations
 
 import errno
+import os
 
+from worker import processes
 from worker.attempt import Ending
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from worker.attempt import Attempt
+    from worker.packing import Room
+    from worker.pipes import Pipes
+    from worker.slots import Slots
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # the exit codes a shell gives
 
@@ -38,3 +47,45 @@ def why_not_started(argv: list[str], problem: Exception) -> tuple[Ending, int | 
     text = sentence % argv[0] if sentence else "could not be started: %s" % problem
     code = NOT_FOUND if number in (errno.ENOENT, errno.ENOTDIR) else NOT_EXECUTABLE
     return Ending("failed", "start-failed", text), code << 8
+
+
+class Starter:
+    """Starts an attempt, with its share of the room, a directory, a pipe and an environment; takes them back later."""
+
+    def __init__(self, room: Room, slots: Slots, pipes: Pipes, env: dict[str, str], nothing: int) -> None:
+        self._room = room
+        self._slots = slots
+        self._pipes = pipes
+        self._env = env  # what every job's environment starts from
+        self._nothing = nothing  # a descriptor of /dev/null
+
+    def start(self, attempt: Attempt) -> None:
+        """Raises OSError, ValueError or TypeError for what cannot be started; what it was given is to be taken back."""
+        attempt.gpus = self._room.take(attempt.asks)
+        self._prepare(attempt)
+        attempt.pid = processes.spawn(attempt.argv, self._environment(attempt), self._nothing, attempt.pipe_in)
+
+    def _prepare(self, attempt: Attempt) -> None:
+        """Its directory, which becomes ours too, because a process starts in its parent's; its pipe."""
+        try:
+            attempt.slot = self._slots.take(attempt.owner)
+            os.chdir(attempt.slot.path)
+            self._pipes.open(attempt)
+        except OSError as problem:
+            raise WorkerProblem(problem.errno, problem.strerror, problem.filename) from problem
+
+    def _environment(self, attempt: Attempt) -> dict[str, str]:
+        home = attempt.slot.path if attempt.slot else ""
+        env = {**self._env, "HOME": home, "TMPDIR": home, **attempt.env}
+        if self._room.knows_gpus:
+            env["CUDA_VISIBLE_DEVICES"] = ",".join(attempt.gpus)
+        return env
+
+    def take_back(self, attempt: Attempt, reusable: bool) -> None:
+        """`reusable` False: a process may still hold its directory."""
+        self._pipes.close(attempt)
+        self._room.give_back(attempt.asks, attempt.gpus)
+        attempt.gpus = []
+        if attempt.slot is not None:
+            self._slots.give_back(attempt.slot, reusable)
+            attempt.slot = None
