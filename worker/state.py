@@ -20,12 +20,12 @@ back. A hub that answers later in the same session finds a worker that is free a
 
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set
 
-from worker import answers
 from worker.held import Held
+from worker.intake import Intake, key_of
 from worker.lease import Lease
 from worker.orders import FAILED, OK, REFUSED, Cancel, EndAll, Exit, Extend, Key, Order, Recall, Say, Start
 from worker.outbox import Outbox
-from worker.protocol import Assignment, Outcome, Polled, Registered, Report, Reported, Result
+from worker.protocol import Assignment, Outcome, Polled, Registered, Report, Reported
 from worker.runner import Ended, Event, Started
 from worker.terms import (
     FAREWELL_MS,
@@ -64,6 +64,7 @@ class State:
         self.terms = terms
         self.outbox = outbox
         self.held = Held()
+        self._intake = Intake(self.held, outbox)
         self._shape = dict(shape or {})
         self._shape_told_at = now
         self.drain: Optional[Drain] = None
@@ -136,54 +137,38 @@ class State:
     def _follow(self, answer: Polled, now: int) -> List[Order]:
         """Assignments, cancels and recalls. What is taken back in the same breath never starts."""
         cancels, recalls = answer.get("cancel") or (), answer.get("recall") or ()
-        orders = self._take(answer.get("assign") or (), {_key(each) for each in cancels}, now)
+        orders = self._take(answer.get("assign") or (), {key_of(each) for each in cancels}, now)
         for each in cancels:
             reason = each.get("reason") or "cancelled"
             orders.append(Cancel(each["job"], each["epoch"], reason, "", Outcome.CANCELLED))
-        recalled = [key for key in map(_key, recalls) if key in self.held.queued]
+        recalled = [key for key in map(key_of, recalls) if key in self.held.queued]
         if recalled:
             orders.append(Recall(recalled))
         return orders
 
     def _take(self, assignments: Sequence[Assignment], cancelled: Set[Key], now: int) -> List[Order]:
-        fresh = [each for each in assignments if not self.held.knows(_key(each))]
-        fresh = [each for each in fresh if not self._ends_unstarted(each, cancelled, now)]
-        room = len(fresh) if self._accepts else 0
-        if self.terms.max_runs is not None:
-            room = min(room, max(0, self.terms.max_runs - self.held.runs - len(self.held.queued)))
-        for each in fresh[room:]:
-            drain = self.drain.reason if self.drain else "max-runs"
-            text = "the worker takes no more jobs"
-            self._end_unstarted(each, Outcome.RETURNED, self.stopping or drain, text, now)
-        taken = fresh[:room]
+        held_nothing = self.held.nothing
+        refusal = self.stopping or (self.drain.reason if self.drain else "max-runs")
+        taken = self._intake.take(assignments, cancelled, self._room, refusal, now)
         if not taken:
             return []
-        orders: List[Order] = [self._extend(self.lease.answered)] if self.held.nothing else []
-        self.held.take(map(_key, taken))
+        orders: List[Order] = [self._extend(self.lease.answered)] if held_nothing else []
         self._idle_since = None
         return [*orders, Start(taken)]
+
+    @property
+    def _room(self) -> Optional[int]:
+        """How many more attempts it takes; None: any number."""
+        if not self._accepts:
+            return 0
+        if self.terms.max_runs is None:
+            return None
+        return max(0, self.terms.max_runs - self.held.runs - len(self.held.queued))
 
     @property
     def _accepts(self) -> bool:
         """A drain by the hub means that it assigns no more, so what it still sends was meant."""
         return not (self._drains_itself or self.leaving or self.refused or self.fenced)
-
-    def _ends_unstarted(self, each: Assignment, cancelled: Set[Key], now: int) -> bool:
-        mistake = answers.mistake_in(each)
-        if mistake:
-            self._end_unstarted(each, Outcome.FAILED, "bad-assignment", mistake, now)
-        elif _key(each) in cancelled:
-            self._end_unstarted(each, Outcome.CANCELLED, "cancelled", "it was cancelled before it started", now)
-        else:
-            return False
-        return True
-
-    def _end_unstarted(self, each: Assignment, outcome: str, reason: str, text: str, now: int) -> None:
-        result: Result = {"job": each["job"], "epoch": each["epoch"], "outcome": outcome, "reason": reason}
-        result["text"] = text
-        self.held.end(_key(each))
-        self.outbox.result(result, now)
-        self.outbox.tell()
 
     def _follow_drain(self, answer: Polled, now: int) -> List[Order]:
         told = answer.get("drain")
@@ -228,7 +213,7 @@ class State:
 
     def keeper_died(self, text: str, now: int) -> List[Order]:
         """Everything that it ran died with it."""
-        self._give_up_on(self.held.all, KEEPER_DIED, "the process that ran its jobs died", now)
+        self._intake.give_back(self.held.all, KEEPER_DIED, "the process that ran its jobs died", now)
         return [
             Say(KEEPER_DIED, {"text": text}),
             *self._stop(KEEPER_DIED, "its keeper died", 0, now),
@@ -242,16 +227,10 @@ class State:
     def reconcile(self, known: Iterable[Key], now: int) -> List[Order]:
         """After an error of our own: what the keeper does not know is given back, what only it knows is ended."""
         keys = set(known)
-        self._give_up_on(self.held.all - keys, "agent-error", "its worker made an error", now)
+        self._intake.give_back(self.held.all - keys, "agent-error", "its worker made an error", now)
         unknown = sorted(keys - self.held.all)
         text = "its worker made an error"
         return [Cancel(job, epoch, "agent-error", text, Outcome.RETURNED, grace_ms=0) for job, epoch in unknown]
-
-    def _give_up_on(self, keys: Set[Key], reason: str, text: str, now: int) -> None:
-        for job, epoch in sorted(keys):
-            result: Result = {"job": job, "epoch": epoch, "outcome": Outcome.RETURNED, "reason": reason, "text": text}
-            self.outbox.result(result, now)
-            self.held.end((job, epoch))
 
     # ------------------------------------------------------------ signals
 
@@ -378,10 +357,6 @@ class State:
     def _drains_itself(self) -> bool:
         """What the hub ordered it need not be told, and may take back."""
         return bool(self.stopping) or (self.drain is not None and not self.drain.by_hub)
-
-
-def _key(each: Mapping[str, Any]) -> Key:
-    return each["job"], each["epoch"]
 
 
 def _reason(told: Any) -> str:
