@@ -103,7 +103,8 @@ def scaling_steps(house: House) -> list[str]:
 
 
 def step(decision: dict[str, Any]) -> str:
-    why = "; ".join(reason["text"] for reason in (decision["reason"], *decision["limited"]))
+    limits = (limit["text"] for limit in decision["limited"])
+    why = "; ".join(filter(None, (decision["reason"]["text"], decision["text"], *limits)))
     return f"{decision['action']:<7} {decision['subject']}: {why} → {decision['outcome']}"
 
 

@@ -10,27 +10,22 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
-from json import loads
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Row, create_engine, event, exc, select
 from sqlalchemy.engine import Engine
 
-from worker.protocol import Shape
 from worker_manager.clock import Clock
 from worker_manager.control import lease as leases
 from worker_manager.control import schema
 from worker_manager.control.lease import Lease
+from worker_manager.control.rows import decision_of, memory_of
 from worker_manager.control.writer import Writer
 from worker_manager.errors import LeaseHeld, StoreError
 from worker_manager.places import MOUNTS, refuse_network_file_system
-from worker_manager.policy.facts import IntentFact, Memory, PoolMemory
-from worker_manager.policy.model import Failure, History, Note
+from worker_manager.policy.facts import Memory
 
-FAILURES_KEPT_MS = 3 * 3_600_000
-FAILURES_KEPT = 100
 BUSY_S = 30.0
 
 
@@ -154,7 +149,7 @@ class Ledger:
     def memory(self) -> Memory:
         if self._memory is None:
             with self._explained(), self._engine.connect() as connection:
-                self._memory = _memory(connection, self._clock.now_ms())
+                self._memory = memory_of(connection, self._clock.now_ms())
         return self._memory
 
     def announced(self) -> tuple[Announced, ...]:
@@ -182,7 +177,7 @@ class Ledger:
     def decisions(self, after: int = 0, limit: int = 1000) -> tuple[dict[str, Any], ...]:
         """Oldest first, each as it goes over the wire, with its `id`."""
         asked = select(schema.decisions).where(schema.decisions.c.id > after).order_by(schema.decisions.c.id)
-        return tuple(_decision(row) for row in self._rows(asked.limit(limit)))
+        return tuple(decision_of(row) for row in self._rows(asked.limit(limit)))
 
     def last_decision(self) -> int:
         newest = select(schema.decisions.c.id).order_by(schema.decisions.c.id.desc()).limit(1)
@@ -278,72 +273,3 @@ def _is_ours(connection: Any) -> bool:
 
 def _is_empty(connection: Any) -> bool:
     return bool(connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,))
-
-
-# ---------------------------------------------------------------- rows to values
-
-
-def _memory(connection: Connection, now: int) -> Memory:
-    intents = schema.intents
-    opened = connection.execute(select(intents).where(intents.c.closed_at.is_(None)).order_by(intents.c.id))
-    rows = connection.execute(select(schema.notes).order_by(schema.notes.c.pool, schema.notes.c.owner))
-    notes = tuple(Note(row.pool, row.owner, row.version, loads(row.value)) for row in rows)
-    return Memory(tuple(_intent(row) for row in opened), _pools(connection, now), notes)
-
-
-def _pools(connection: Connection, now: int) -> dict[str, PoolMemory]:
-    failed = schema.failures
-    recent = select(failed).where(failed.c.at > now - FAILURES_KEPT_MS).order_by(failed.c.at, failed.c.id)
-    failures: dict[str, list[Failure]] = {}
-    for row in connection.execute(recent):
-        failures.setdefault(row.pool, []).append(Failure(row.at, row.kind, row.text, row.retry_after_ms))
-    known = {row.pool: row for row in connection.execute(select(schema.pools))}
-    return {
-        name: _pool(known.get(name), tuple(failures.get(name, ())[-FAILURES_KEPT:])) for name in {*known, *failures}
-    }
-
-
-def _pool(row: Row[Any] | None, failures: tuple[Failure, ...]) -> PoolMemory:
-    if row is None:
-        return PoolMemory(History(failures=failures))
-    starts = tuple(loads(row.starts))
-    history = History(row.last_launch_at, row.last_drain_at, row.last_success_at, failures, starts)
-    return PoolMemory(history, row.frozen_until, row.freeze_text)
-
-
-def _intent(row: Row[Any]) -> IntentFact:
-    return IntentFact(
-        id=row.id,
-        pool=row.pool,
-        state=row.state,
-        shape=_shape(row.shape),
-        requested_at=row.requested_at,
-        call_deadline=row.call_deadline,
-        submitted_at=row.submitted_at,
-        handle=row.handle,
-        seen_listed_at=row.seen_listed_at,
-        missed_listings=row.missed_listings,
-        registered_at=row.registered_at,
-        end_asked_at=row.end_asked_at,
-        force_asked_at=row.force_asked_at,
-        config=row.config,
-    )
-
-
-@lru_cache(maxsize=1024)
-def _shape(text: str) -> Shape:
-    return Shape.from_wire(loads(text))
-
-
-def _decision(row: Row[Any]) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "at_ms": row.at,
-        "pool": row.pool,
-        "action": row.action,
-        "subject": row.subject,
-        "reason": loads(row.reason),
-        "limited": loads(row.limited),
-        "outcome": row.outcome,
-        "text": row.text,
-    }
