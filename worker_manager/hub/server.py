@@ -24,7 +24,7 @@ from starlette.types import ASGIApp
 from worker.protocol import PROTOCOL_VERSION
 from worker_manager.clock import Clock, SystemClock
 from worker_manager.errors import ConfigError, StoreError
-from worker_manager.hub import discovery, loglines, notify, tls
+from worker_manager.hub import connection, discovery, loglines, notify, tls
 from worker_manager.hub.app import make_app
 from worker_manager.hub.auth import Tokens
 from worker_manager.hub.bootstrap import make_tokens
@@ -97,7 +97,7 @@ class HubProcess:
         self._store.listen(lambda topics: _wake_soon(hub, topics))
         self._store.count_commits(hub.metrics.committed)
         context = self._identity.context() if self._identity else None
-        server = Server(_config(make_app(hub, ENDPOINTS), context), self._announce)
+        server = Server(_config(make_app(hub, ENDPOINTS), context, self._settings.body_seconds), self._announce)
         stop = self._stopper(hub, server)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             hub.loop.add_signal_handler(number, stop)
@@ -210,11 +210,11 @@ async def _unready(*_: object) -> None:
     raise RuntimeError("served before it was ready")
 
 
-def _config(app: ASGIApp, context: object) -> uvicorn.Config:
+def _config(app: ASGIApp, context: object, patience_s: float = 30.0) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=connection.within(patience_s),
         ws="none",
         lifespan="off",
         log_config=None,
