@@ -9,7 +9,7 @@ import pytest
 from worker_manager.hub.logs import Place
 from worker_manager.hub.outputlimits import OutputLimits
 from worker_manager.hub.problems import Problem
-from worker_manager.hub.routes.agents import _check_result, _is_plain, keep_output
+from worker_manager.hub.routes.agents import _check_result, _is_plain, keep_output, read_chunks
 from worker_manager.hub.wirecheck import Fields
 
 
@@ -29,7 +29,7 @@ class Kept:
 
 def keep(kept: Kept, *chunks: Any) -> list[Any]:
     hub: Any = SimpleNamespace(logs=kept, output_limits=OutputLimits())
-    return asyncio.run(keep_output(hub, list(chunks)))
+    return asyncio.run(keep_output(hub, read_chunks(list(chunks))))
 
 
 def test_text_and_base64_become_bytes_with_a_place() -> None:

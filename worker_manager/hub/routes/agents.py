@@ -31,6 +31,7 @@ from worker_manager.hub.types import MIB, NoQuery
 from worker_manager.hub.wirecheck import Fields, is_label, shape_mistake
 
 WorkerCall = Call[NoQuery, dict[str, Any]]
+Output = tuple[LogChunk, bytes]
 LONGEST_TEXT = 2000
 LONGEST_CODE = 200
 LONGEST_JOB = 64
@@ -113,9 +114,10 @@ async def report(call: WorkerCall) -> Response:
     for place, one in enumerate(started):
         _check_started(fields, place, one)
     fields.done()
-    if chunks:
+    output = read_chunks(chunks)
+    if output:
         await _admit(call.hub, worker, call.secret_sha256)
-    pieces = await keep_output(call.hub, chunks) if chunks else []
+    pieces = await keep_output(call.hub, output) if output else []
     future = call.hub.store.report(worker, call.secret_sha256, cast(Report, body), pieces)
     return reply(await call.hub.write(future))
 
@@ -174,13 +176,17 @@ def _check_result(fields: Fields, place: int, one: Any) -> None:
     one["text"] = own.words("text", LONGEST_TEXT)
 
 
-async def keep_output(hub: Services, chunks: list[Any]) -> list[LogPiece]:
-    """The bytes first; where they lie goes into the commit of the report."""
+def read_chunks(chunks: list[Any]) -> list[Output]:
     fields = Fields({})
     read = [_chunk(fields, place, one) for place, one in enumerate(chunks)]
     fields.done()
+    return read
+
+
+async def keep_output(hub: Services, output: list[Output]) -> list[LogPiece]:
+    """The bytes first; where they lie goes into the commit of the report."""
     cut = hub.output_limits.cut
-    kept = [(chunk, cut(chunk["job"], chunk["epoch"], chunk["offset"], data)) for chunk, data in read]
+    kept = [(chunk, cut(chunk["job"], chunk["epoch"], chunk["offset"], data)) for chunk, data in output]
     found = [(chunk, data) for chunk, data in kept if data]
     if not found:
         return []
@@ -195,7 +201,7 @@ async def keep_output(hub: Services, chunks: list[Any]) -> list[LogPiece]:
     ]
 
 
-def _chunk(fields: Fields, place: int, one: Any) -> tuple[LogChunk, bytes]:
+def _chunk(fields: Fields, place: int, one: Any) -> Output:
     if not isinstance(one, dict):
         raise invalid([{"where": f"logs[{place}]", "what": "write an object"}])
     own = Fields(one, f"logs[{place}].", fields.mistakes)
