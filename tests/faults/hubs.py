@@ -52,6 +52,11 @@ class MortalHub(LiveHub):
         """Its exit code, once it has ended by itself."""
         return self.process.wait(DEADLINE_S)
 
+    def described(self) -> str:
+        """For the person who reads a failed test."""
+        found = discovery.recorded(self.state_dir)
+        return f"exit code {self.process.poll()}, recorded as {found}, said {self.said()[-2000:]}"
+
     def said(self) -> str:
         return (self.state_dir / discovery.LOG).read_text()
 

@@ -38,15 +38,17 @@ class Insistent:
     def post(self, path: str, body: Any, **headers: str) -> Any:
         """The answer of the hub that answers at last."""
         deadline = time.monotonic() + DEADLINE_S
+        why: object = None
         while True:
             try:
                 reply = self._session.post(self._hub.url + path, json=body, headers=headers, timeout=20)
                 if reply.status_code < 300:
                     return reply.json()
                 assert reply.status_code in (429, 503), reply.text
-            except requests.RequestException:
-                pass
-            assert time.monotonic() < deadline, f"no answer to {path}"
+                why = reply.text
+            except requests.RequestException as error:
+                why = error
+            assert time.monotonic() < deadline, f"no answer to {path}: {why}; {self._hub.described()}"
             time.sleep(0.02)
 
 

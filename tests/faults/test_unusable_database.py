@@ -140,11 +140,11 @@ def test_a_manager_leaves_what_it_cannot_use_as_it_is_and_finds_its_workers_with
 
 def test_the_command_line_says_it_too(place: Place) -> None:
     """Whoever would start a hub: the exit code is the hub's, and its words are shown."""
-    place.run("hub", "start")
-    place.run("hub", "stop")
+    discovery.start(HubSettings(place.state_dir))
+    discovery.stop(place.state_dir)
     newer_hub(place.state_dir / "hub.sqlite")
     config = str(Site(place, "starts").write_config())
-    for words in (("hub", "start"), ("run", "-c", config), ("hub",)):
+    for words in (("hub", "start"), ("run", "-c", config)):
         told = place.run(*words, code=UNUSABLE)
         assert "was written by a newer version" in told
         assert "use that version, or restore a backup" in told
