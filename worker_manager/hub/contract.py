@@ -63,6 +63,7 @@ class Settings:
     retention_ms: int = 30 * 86_400_000
     max_groups: int = 10_000
     max_pending_writes: int = 10_000
+    busy_ms: int = 5_000  # how long a database that another process keeps locked is waited for
 
 
 @dataclass(frozen=True, slots=True)

@@ -249,6 +249,7 @@ def _store_settings(settings: HubSettings) -> StoreSettings:
         poll_ms=settings.poll_ms,
         heartbeat_ms=min(settings.heartbeat_ms, settings.lease_ms // HEARTBEATS_IN_A_LEASE),
         silent_manager_ms=settings.silent_manager_ms,
+        busy_ms=settings.busy_ms,
         retention_ms=settings.retention_ms,
     )
 

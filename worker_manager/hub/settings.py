@@ -25,6 +25,7 @@ class HubSettings:
     poll_ms: int = 50_000
     heartbeat_ms: int = 10_000
     silent_manager_ms: int = 2 * MINUTE  # then its idle workers go by themselves
+    busy_ms: int = 5_000  # how long a database that another process keeps locked is waited for
     retention_ms: int = 30 * DAY  # of ended jobs, their output, and events
     log_segment_bytes: int = 64 * 2**20
     max_body: int = 64 * 2**20  # submit of 10,000 jobs; other requests are bounded tighter

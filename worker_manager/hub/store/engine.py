@@ -13,40 +13,40 @@ from sqlalchemy.pool import NullPool, QueuePool
 
 from worker_manager.errors import StoreError
 
-BUSY_MS = 5_000
+BUSY_MS = 5_000  # how long a lock of another process is waited for
 
 
 class StoreBroken(StoreError):
     """The disk did not keep what it was given to keep: the process must end, and start again from what is there."""
 
 
-def writing_engine(url: str) -> Engine:
+def writing_engine(url: str, busy_ms: int = BUSY_MS) -> Engine:
     """One connection, for the writer's thread."""
-    engine = create_engine(url, poolclass=NullPool, **_arguments(url))
+    engine = create_engine(url, poolclass=NullPool, **_arguments(url, busy_ms))
     if engine.dialect.name == "sqlite":
-        _prepare_sqlite(engine, "BEGIN IMMEDIATE", query_only=False)
+        _prepare_sqlite(engine, "BEGIN IMMEDIATE", busy_ms, query_only=False)
     return engine
 
 
-def reading_engine(url: str, connections: int = 8) -> Engine:
+def reading_engine(url: str, busy_ms: int = BUSY_MS, connections: int = 8) -> Engine:
     engine = create_engine(
-        url, poolclass=QueuePool, pool_size=connections, max_overflow=0, pool_timeout=30, **_arguments(url)
+        url, poolclass=QueuePool, pool_size=connections, max_overflow=0, pool_timeout=30, **_arguments(url, busy_ms)
     )
     if engine.dialect.name == "sqlite":
-        _prepare_sqlite(engine, "BEGIN", query_only=True)
+        _prepare_sqlite(engine, "BEGIN", busy_ms, query_only=True)
     return engine
 
 
-def _arguments(url: str) -> dict[str, Any]:
+def _arguments(url: str, busy_ms: int) -> dict[str, Any]:
     if not url.startswith("sqlite"):
         return {}
-    return {"connect_args": {"isolation_level": None, "check_same_thread": False, "timeout": BUSY_MS / 1000}}
+    return {"connect_args": {"isolation_level": None, "check_same_thread": False, "timeout": busy_ms / 1000}}
 
 
-def _prepare_sqlite(engine: Engine, begin: str, *, query_only: bool) -> None:
+def _prepare_sqlite(engine: Engine, begin: str, busy_ms: int, *, query_only: bool) -> None:
     @event.listens_for(engine, "connect")
     def settle(connection: sqlite3.Connection, _record: object) -> None:
-        connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+        connection.execute(f"PRAGMA busy_timeout={busy_ms}")
         if _may_be_ours(connection):
             connection.execute("PRAGMA journal_mode=WAL")
         for pragma in (
@@ -78,7 +78,7 @@ def translated(error: DBAPIError, where: str) -> StoreError:
     if name.startswith("SQLITE_FULL") or "disk is full" in words:
         return StoreError(f"the disk of {where} is full: free some space; nothing of this was stored")
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return StoreError(f"{where} is locked by another process for longer than {BUSY_MS // 1000} s: try again")
+        return StoreError(f"{where} is kept locked by another process (`fuser {where}` names it): try again")
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         return StoreError(
             f"{where} is damaged ({words}): restore it from a backup, or move it away to begin with an empty one"

@@ -91,10 +91,10 @@ class Store:
     @classmethod
     def open(cls, place: str | Path, clock: Clock, settings: Settings) -> "Store":
         url, where = _located(place)
-        writes = writing_engine(url)
+        writes = writing_engine(url, settings.busy_ms)
         try:
             schema.prepare(writes, where)
-            store = cls(writes, reading_engine(url), where, clock, settings)
+            store = cls(writes, reading_engine(url, settings.busy_ms), where, clock, settings)
             store._write(begin_again).result()
             return store
         except DBAPIError as error:
