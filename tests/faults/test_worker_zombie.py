@@ -26,6 +26,7 @@ def test_a_worker_that_wakes_up_too_late_changes_nothing(place: Place, sleeps: s
     others = {witness.succeeds(attempt=2)["worker"] for witness in (ends, runs)}
     assert worker not in others
     assert [event["data"]["jobs"] for event in place.events("worker.lost", worker)] == [2]
+    assert place.events("worker.back", worker) == [], "that its poll still waits in the hub is no sign of life"
     if keeper in asleep:
         until(lambda: not alive(first[0]), "the one to have ended by itself")
         assert alive(second[0]), "nobody has ended the other"

@@ -272,9 +272,9 @@ class HubStore(Protocol):
     def admit_worker(self, worker: str, credential_sha256: str) -> None:
         """Read. Raises Unauthorized or Gone when this is not the credential of a worker that is here."""
 
-    def poll(self, worker: str, credential_sha256: str, session: int, ack: int) -> Polled:
+    def poll(self, worker: str, credential_sha256: str, session: int, ack: int, waits: bool = False) -> Polled:
         """Read. Answers at once; there is news when `seq > ack`, else wait for `worker_topic` and ask again.
-        Counts as a sign of life."""
+        Counts as a sign of life, but not while it only `waits`: its worker may have died since it asked."""
         ...
 
     def report(

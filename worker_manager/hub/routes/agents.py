@@ -79,11 +79,13 @@ async def poll(call: WorkerCall) -> Response:
     session, ack = fields.integer("session"), fields.integer("ack", 0)
     fields.done()
     hub = call.hub
+    waits = False
     with hub.waiters.listen((worker_topic(worker),), hub.store.settings.poll_ms / 1000) as waiter:
         while True:
-            polled = await hub.read(hub.store.poll, worker, call.secret_sha256, session, ack)
+            polled = await hub.read(hub.store.poll, worker, call.secret_sha256, session, ack, waits)
             if polled["seq"] > ack:
                 break
+            waits = True
             with hub.gate.parked():
                 if not await waiter.woken():
                     break

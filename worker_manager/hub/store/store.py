@@ -280,11 +280,12 @@ class Store:
     def admit_worker(self, worker: str, credential_sha256: str) -> None:
         self._read(lambda c: reading.admit_worker(c, worker, credential_sha256))
 
-    def poll(self, worker: str, credential_sha256: str, session: int, ack: int) -> Polled:
+    def poll(self, worker: str, credential_sha256: str, session: int, ack: int, waits: bool = False) -> Polled:
         polled = self._read(lambda c: reading.poll(c, worker, credential_sha256, session, ack))
         now = self._clock.now_ms()
         with self._lock:
-            self._seen[worker] = now
+            if not waits:
+                self._seen[worker] = now
             if ack:
                 self._acks[worker] = max(ack, self._acks.get(worker, 0))
         polled["lease_ms"] = self.settings.lease_ms

@@ -142,6 +142,19 @@ def test_a_start_of_the_hub_grants_every_worker_a_full_lease(house: House) -> No
     assert house.store.sweep().result().lost == ("w",)
 
 
+def test_a_poll_that_only_waits_is_no_sign_of_life(house: House) -> None:
+    house.worker("w")
+    house.clock.advance(61_000)
+    house.store.poll("w", sha("w"), 1, 0, waits=True)
+    assert house.store.sweep().result().lost == ("w",)
+    house.store.poll("w", sha("w"), 1, 0, waits=True)  # the loss itself wakes it
+    house.store.sweep().result()
+    assert house.store.get_worker("w")["state"] == "lost"
+    house.store.poll("w", sha("w"), 1, 0)
+    house.store.sweep().result()
+    assert house.store.get_worker("w")["state"] == "ready"
+
+
 def test_a_job_that_loses_its_worker_five_times_fails(house: House) -> None:
     house.submit(job())
     for n in range(5):
