@@ -17,7 +17,7 @@ demo:
 test:
 	@tools/venv dev
 	@$(PY) tools/system_packages.py
-	@$(PY) -m pytest $(if $(NAME),-k "$(NAME)") $(ARGS)
+	@$(PY) -m pytest $(if $(NAME),-k "$(NAME)",-n 3 --dist worksteal) $(ARGS)
 
 check:
 	@tools/venv dev
