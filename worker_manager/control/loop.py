@@ -160,7 +160,7 @@ class Manager:
         return Told(observation, self._clock.boot_ms(), self._told_last + 1)
 
     def _publish(self, plan: Plan, settle: bool) -> None:
-        self._publisher.publish(self._applier.as_it_is_now(plan), bool(self._applier.launches.under_way()))
+        self._publisher.publish(self._applier.as_it_is_now(plan), bool(self._applier.launches.under_way()), last=settle)
         if settle:
             self._wait_for(self._publisher.under_way())
             self._publisher.harvest()

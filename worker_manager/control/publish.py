@@ -41,22 +41,23 @@ class Publisher:
         self._took = 0  # ms, the last report, from its making to the source's answer
         self._decision: int | None = None  # the newest that the source has
 
-    def publish(self, plan: Plan, launching: bool = False) -> None:
+    def publish(self, plan: Plan, launching: bool = False, last: bool = False) -> None:
         """While a launch is under way a report waits a little, for it is not to cost the new worker any time; most
-        often it then tells at once what the launch has come to."""
+        often it then tells at once what the launch has come to. The `last` one of a pass waits for nothing: nobody
+        would come back to send it."""
         now = self._clock.boot_ms()
         self._since = now if self._since is None else self._since
         self._plan = plan
-        if launching and now - self._since < PAUSE_MS:
+        if launching and not last and now - self._since < PAUSE_MS:
             self._held_until = self._since + PAUSE_MS
         else:
-            self.flush()
+            self.flush(at_once=last)
 
-    def flush(self) -> None:
+    def flush(self, at_once: bool = False) -> None:
         """Sends what there is to say, unless something was said a moment ago."""
         self.harvest()
         now = self._clock.boot_ms()
-        self._held_until = self._pause(now)
+        self._held_until = None if at_once and self._call is None else self._pause(now)
         if self._plan is None or self._held_until is not None:
             return
         self._since = None
