@@ -112,7 +112,7 @@ class Agent:
         for line in (self._polls, self._reports):
             if line.busy:
                 times.append(line.deadline)
-        if not self._polls.busy:
+        if not self._polls.busy and not self._state.leaving:
             times.append(self._polls.open_at)
         if not self._reports.busy:
             due = 0 if self._outbox.under_way is not None else self._state.report_at()

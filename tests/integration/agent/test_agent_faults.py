@@ -143,6 +143,39 @@ def test_an_idle_worker_gives_up_on_a_hub_that_stays_away(fake_hub: Any, start_a
     assert agent.said("exit")[0]["reason"] == "hub-unreachable"
 
 
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.parametrize("standing", ["working", "draining", "leaving"])
+def test_it_waits_for_a_hub_that_is_away_without_work(
+    fake_hub: Any, start_agent: Any, sleeper: Any, eventually: Any, standing: str
+) -> None:
+    fake_hub.lease_ms, fake_hub.poll_ms = 600_000, 300
+    agent = start_agent()
+    eventually(lambda: fake_hub.polls, "it to be there")
+    if standing == "draining":
+        sleeper("j1")
+    if standing == "leaving":  # that it drains is heard, that it leaves is not
+
+        def deaf_from_now_on(body: dict[str, Any]) -> None:
+            if body.get("draining"):
+                fake_hub.faults["report"] = [(503, "store")] * 10_000
+
+        fake_hub.on_report = deaf_from_now_on
+    else:
+        fake_hub.down()
+    if standing != "working":
+        agent.process.send_signal(signal.SIGTERM)
+        eventually(lambda: agent.said("draining"), "it to drain")
+    eventually(lambda: agent.said("hub-unreachable"), "it to notice")
+    before, until_then = cpu_seconds(agent.pid), time.monotonic() + 2
+    eventually(lambda: time.monotonic() > until_then, "some time to pass")
+    assert agent.process.poll() is None
+    assert cpu_seconds(agent.pid) - before < 0.3
+
+
 def test_a_hub_that_is_never_there(fake_hub: Any, start_agent: Any) -> None:
     fake_hub.down()
     agent = start_agent("--join-seconds", "500ms")
