@@ -54,6 +54,7 @@ MilliCpus = Annotated[int, *_amount(parse_cpus, "0.5")]
 Duration = Annotated[int, *_amount(parse_duration, "10m")]
 Count = Annotated[int, Field(ge=0, le=LARGEST, strict=True)]
 Instant = Annotated[int, Field(ge=0, le=LARGEST, strict=True)]  # UTC ms
+MOST_COVERED = 10**9  # jobs of a group: the sums over many launches stay far below what a database's integer holds
 Text = Annotated[str, Field(max_length=2000, strict=True), AfterValidator(_encodable)]
 Argument = Annotated[str, Field(max_length=131_072, strict=True), AfterValidator(_encodable)]
 EnvName = Annotated[
@@ -225,7 +226,7 @@ class Launches(Strict):
     workers: Annotated[list[Label], Field(min_length=1, max_length=10_000)]
     token_hashes: Annotated[list[Sha256], Field(min_length=1, max_length=10_000)]
     call_deadline: Instant
-    covers: Annotated[list[tuple[Text, Count]], Field(max_length=10_000)] = []
+    covers: Annotated[list[tuple[Text, Annotated[Count, Field(le=MOST_COVERED)]]], Field(max_length=10_000)] = []
     backlog_version: Count = 0
     owners: Annotated[list[Word | Literal["*"]], Field(max_length=1000)] = []  # empty: the token's; "*": everyone's
     queues: Annotated[list[Word], Field(max_length=1000)] = []
@@ -236,6 +237,8 @@ class Launches(Strict):
             raise ValueError("workers and token_hashes must be of one length")
         if len(set(self.workers)) != len(self.workers):
             raise ValueError("a worker stands twice in workers")
+        if len(set(self.token_hashes)) != len(self.token_hashes):
+            raise ValueError("a hash stands twice in token_hashes: each worker has a token of its own")
         return self
 
 

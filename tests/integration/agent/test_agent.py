@@ -8,15 +8,9 @@ from typing import Any
 
 import pytest
 
+from tests.place import alive
+
 SLEEP = ("sleep", "1000")
-
-
-def alive(pid: int) -> bool:
-    """A process that is neither gone nor a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 @pytest.fixture

@@ -9,13 +9,7 @@ from typing import Any
 
 import pytest
 
-
-def alive(pid: int) -> bool:
-    """A process that is neither gone nor a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+from tests.place import alive
 
 
 @pytest.fixture

@@ -105,6 +105,8 @@ def test_tokens_and_workers_of_a_launch_go_in_pairs() -> None:
     assert Launches.model_validate(claim).covers == [("g", 3)]
     assert mistakes(Launches, {**claim, "token_hashes": ["0" * 64] * 2})
     assert mistakes(Launches, {**claim, "token_hashes": ["secret"]})[0][0] == "token_hashes[0]"
+    assert "of its own" in mistakes(Launches, {**claim, "workers": ["a", "b"], "token_hashes": ["0" * 64] * 2})[0][1]
+    assert mistakes(Launches, {**claim, "covers": [["g", 10**9 + 1]]})
 
 
 def test_queries_read_numbers_from_text() -> None:

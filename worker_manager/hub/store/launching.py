@@ -40,6 +40,11 @@ def claim_launch(moves: Moves, manager: str, owner: str, claim: Claim) -> None:
     taken = moves.connection.execute(select(intents.c.worker).where(intents.c.worker.in_(claim.workers))).first()
     if taken:
         raise Conflict(f"{taken.worker} is the name of another launch's worker", code="worker-exists")
+    known = moves.connection.execute(
+        select(intents.c.worker).where(intents.c.token_sha256.in_(claim.token_hashes))
+    ).first()
+    if known:
+        raise Conflict("a token of this claim is another launch's: each worker has one of its own", code="token-exists")
     _refuse_covered(moves, manager, claim)
     moves.connection.execute(
         insert(intents),

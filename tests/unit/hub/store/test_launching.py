@@ -55,6 +55,14 @@ def test_a_claim_may_be_repeated_but_not_changed(house: House) -> None:
         house.store.claim_launch("m", other).result()
 
 
+def test_no_two_workers_share_a_token(house: House) -> None:
+    house.claim("a", 1)
+    with pytest.raises(Conflict) as refused:
+        house.store.claim_launch("m", Claim("b", "p", ("b-0",), (sha("join-a-0"),), 0)).result()
+    assert refused.value.code == "token-exists"
+    house.claim("b", 1)
+
+
 def test_burial_revokes_a_token_but_never_a_worker_that_came(house: House) -> None:
     house.claim("a", 2)
     house.worker("a-0", token="join-a-0")
