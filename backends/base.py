@@ -103,6 +103,19 @@ class BackendUnusable(Exception):
     """Raised by `create`: an SDK is missing (the message is the install line) or an option makes no sense."""
 
 
+AGENT = "wm-worker"  # the first word of a command whose program is an AgentFile
+
+
+@dataclass(frozen=True)
+class AgentFile:
+    """The agent as one file, for nodes that have Python ≥ 3.9 and nothing of ours. What is fetched is held against its
+    digest, so neither the line nor who answers on it needs to be trusted."""
+
+    url: str  # where the hub serves it; the digest stands in it, so an older launch finds its own
+    sha256: str
+    path: str  # a copy on the manager's machine, for backends that bring it along
+
+
 @dataclass(frozen=True)
 class Submission:
     """One call that starts `count` workers, numbered from 0. `id` is the name on the platform and the idempotency
@@ -120,7 +133,8 @@ class Submission:
     ]  # by index; reach the worker as a 0600 file or the platform's secret: WM_JOIN_TOKEN_FILE
     config: str = ""  # digest of the pool's launch configuration
     setup: tuple[str, ...] = ()  # shell lines run before the agent where a shell starts it
-    work_dir: str = ""
+    work_dir: str = ""  # as the worker sees it; it stands in the command as well
+    agent: AgentFile | None = None  # then the command's first word is AGENT and stands for this file
 
     def worker_id(self, index: int) -> str:
         return f"{self.id}-{index}"
@@ -128,6 +142,18 @@ class Submission:
     def filled(self, text: str, index: int) -> str:
         """`text` with `{index}` and `{worker}` replaced; every other brace stays as it is."""
         return text.replace("{index}", str(index)).replace("{worker}", self.worker_id(index))
+
+
+LONGEST_TEXT = 2000
+
+
+def clipped(text: str) -> str:
+    """A platform's own words, on one page however long they are: their beginning and their end."""
+    text = text.replace("\0", "").strip()
+    if len(text) <= LONGEST_TEXT:
+        return text
+    half = LONGEST_TEXT // 2 - 10
+    return f"{text[:half]} […] {text[-half:]}"
 
 
 class Severity(StrEnum):
@@ -156,6 +182,9 @@ class Capabilities:
     shared_machine: bool = False  # several workers on one host: shapes are slices
     graceful_end: bool = True  # terminate(force=False) gives the worker time to hand back its jobs
     secrets: str = "file"  # how a join token travels: file, platform, environment, none
+    elsewhere: bool = False  # workers run on other machines: the hub must be reachable from them, and they may have
+    # nothing of ours, so a Submission brings an AgentFile (backends/start.py makes the script that runs it)
+    notices: bool = False  # it is a GivesNotice
 
 
 @dataclass(frozen=True)
@@ -205,3 +234,27 @@ class Backend(Protocol):
 
     def render(self, submission: Submission) -> str:
         """Exactly what `launch` would send, as text, with secrets masked."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """The platform is about to end a worker: by itself at `deadline_ms`, or as soon as it is answered."""
+
+    id: str  # what `hold` and `release` take; the same for as long as it is the same notice
+    handle: str  # "": no worker of ours is meant, and it need only be released
+    reason: str
+    deadline_ms: int | None = None  # UTC
+
+
+class GivesNotice(Backend, Protocol):
+    """A backend whose platform says beforehand which worker it is about to end (capability `notices`)."""
+
+    def notices(self) -> tuple[Notice, ...]:
+        """Those that are open. Raises ListFailed."""
+
+    def hold(self, notice: Notice) -> EndOutcome:
+        """The worker still hands back its jobs: the platform shall wait. Repeated about every half minute. Accepted
+        where the platform cannot wait longer, too."""
+
+    def release(self, notice: Notice) -> EndOutcome:
+        """The worker is gone, or never was: the platform may go on. May be repeated."""

@@ -5,13 +5,14 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from backends import registry
-from backends.base import Backend, Context
+from backends.base import AgentFile, Backend, Context
+from worker_manager import agent_file
 from worker_manager.clock import Clock, SystemClock
 from worker_manager.config.agent import agent_command
 from worker_manager.config.settings import PoolConfig, Settings
@@ -92,17 +93,40 @@ def _embedded(settings: Settings, hub: discovery.RunningHub, role: str) -> HubCl
 # ---------------------------------------------------------------- pools
 
 
-def managed_pools(settings: Settings, server: str, fingerprint: str | None, clock: Clock) -> "dict[str, ManagedPool]":
-    return {pool.name: managed_pool(settings, pool, server, fingerprint, clock) for pool in settings.pools}
+@dataclass(frozen=True)
+class HubForAgents:
+    """What the agents of a launch are told of the hub."""
+
+    url: str
+    fingerprint: str | None
+    agent: AgentFile | None = None  # for nodes that have nothing of ours
 
 
-def managed_pool(
-    settings: Settings, pool: PoolConfig, server: str, fingerprint: str | None, clock: Clock
-) -> "ManagedPool":
+def hub_for_agents(settings: Settings, client: HubClient) -> HubForAgents:
+    agent = agent_file.from_hub(client, settings.manager.state_dir) if _any_elsewhere(settings) else None
+    return HubForAgents(client.url, fingerprint_of(settings), agent)
+
+
+def hub_to_preview(settings: Settings, url: str, folder: Path) -> HubForAgents:
+    """The same where perhaps none runs, and nothing may be written but to a folder that is thrown away."""
+    agent = agent_file.from_here(url, folder) if _any_elsewhere(settings) else None
+    return HubForAgents(url, fingerprint_of(settings), agent)
+
+
+def _any_elsewhere(settings: Settings) -> bool:
+    return any(registry.load(pool.backend).capabilities.elsewhere for pool in settings.pools)
+
+
+def managed_pools(settings: Settings, hub: HubForAgents, clock: Clock) -> "dict[str, ManagedPool]":
+    return {pool.name: managed_pool(settings, pool, hub, clock) for pool in settings.pools}
+
+
+def managed_pool(settings: Settings, pool: PoolConfig, hub: HubForAgents, clock: Clock) -> "ManagedPool":
     from worker_manager.control.pool import ManagedPool
 
     kind = registry.load(pool.backend)
     capabilities = kind.capabilities
+    as_one_file = capabilities.elsewhere and not pool.worker.executable
     return ManagedPool(
         settings=PoolSettings(
             name=pool.name,
@@ -121,10 +145,11 @@ def managed_pool(
         ),
         backend=create_backend(settings, pool, clock),
         capabilities=capabilities,
-        command=agent_command(pool, server, fingerprint),
+        command=agent_command(pool, hub.url, hub.fingerprint, as_one_file),
         environment={},
         setup=pool.worker.setup,
         work_dir=pool.worker.work_dir,
+        agent=hub.agent if as_one_file else None,
     )
 
 
@@ -164,14 +189,13 @@ def house(settings: Settings) -> Iterator["House"]:
 
     clock = SystemClock()
     client, started = hub_for_manager(settings)
-    fingerprint = fingerprint_of(settings)
     id = settings.manager.id
-    pools = managed_pools(settings, client.url, fingerprint, clock)
+    pools = managed_pools(settings, hub_for_agents(settings, client), clock)
     ledger = Ledger.in_folder(settings.manager.state_dir, id, clock)
     try:
         source = HubSource(client, id, tuple(pools), clock.now_ms)
         manager = Manager(id, holder(), clock, ledger, source, list(pools.values()), tick_ms=settings.manager.tick_ms)
-        yield House(settings, clock, client, started, fingerprint, ledger, manager, pools)
+        yield House(settings, clock, client, started, ledger, manager, pools)
     finally:
         ledger.close()
 
@@ -192,8 +216,7 @@ def preview(settings: Settings) -> "Iterator[Manager]":
             managed_pool(
                 settings if pool_dir(settings, pool.name).exists() else elsewhere,
                 pool,
-                url,
-                fingerprint_of(settings),
+                hub_to_preview(settings, url, Path(folder)),
                 clock,
             )
             for pool in settings.pools
@@ -233,7 +256,6 @@ class House:
         clock: Clock,
         client: HubClient,
         started_hub: bool,
-        fingerprint: str | None,
         ledger: "Ledger",
         manager: "Manager",
         pools: "Mapping[str, ManagedPool]",
@@ -243,7 +265,6 @@ class House:
         self.started_hub = started_hub
         self.manager = manager
         self._clock = clock
-        self._fingerprint = fingerprint
         self._ledger = ledger
         self._pools = pools
         self._operator = client if settings.hub.server else client_of(settings)
@@ -253,7 +274,7 @@ class House:
         fixed = [name for name in ("manager", "hub") if getattr(settings, name) != getattr(self.settings, name)]
         if fixed:
             raise UsageError(f"{' and '.join(fixed)}: these settings are only read when the program starts")
-        self._put(managed_pools(settings, self.client.url, self._fingerprint, self._clock))
+        self._put(managed_pools(settings, hub_for_agents(settings, self.client), self._clock))
         self.settings = settings
 
     def close_pools(self) -> None:
@@ -332,5 +353,7 @@ def rendered(settings: Settings) -> str:
     pool = settings.pools[0]
     clock = SystemClock()
     server = settings.hub.server or "http://127.0.0.1:0"
-    managed = managed_pool(settings, pool, server, fingerprint_of(settings), clock)
+    with TemporaryDirectory(prefix="worker-manager-") as folder:
+        hub = hub_to_preview(settings, server, Path(folder))
+    managed = managed_pool(settings, pool, hub, clock)
     return managed.backend.render(managed.submission(settings.manager.id, f"{settings.manager.id}-example", ("***",)))

@@ -17,7 +17,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "worker.protocol": (set(), set()),
     "worker": ({"worker"}, set()),
     "backends.base": ({"worker.protocol"}, set()),
-    "backends": ({"backends.base", "worker.protocol"}, set()),
+    "backends": ({"backends.base", "backends.start", "backends.tools", "backends.aws", "worker.protocol"}, set()),
     "backends.registry": ({"backends.base", "backends.options", "backends.registry"}, set()),
     "worker_manager.errors": (set(), set()),
     "worker_manager.clock": (set(), set()),
@@ -77,6 +77,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         {"worker_manager", "backends", "worker.protocol"},
         {"pydantic", "yaml"},
     ),
+    "worker_manager.agent_file": ({"worker_manager.hub_client", "worker_manager.hub.pyz", "backends.base"}, set()),
     "worker_manager.assemble": ({"worker_manager", "backends", "worker"}, {"structlog"}),
     "worker_manager.cli": (
         {"worker_manager", "backends", "worker"},

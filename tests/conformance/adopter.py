@@ -20,6 +20,9 @@ class Fault(StrEnum):
     REFUSED = auto()  # launch: no capacity
     THROTTLED = auto()  # launch: too many calls, later
     DENIED = auto()  # launch: credentials
+    OVER_QUOTA = auto()  # launch: we may not have more
+    MISCONFIGURED = auto()  # launch: it will never work like this
+    LONG_REFUSAL = auto()  # launch: no capacity, said in 10 MB
     TIMED_OUT_BEFORE = auto()  # launch: no answer, nothing was done
     TIMED_OUT_AFTER = auto()  # launch: no answer, it was done
     LAUNCH_HANGS = auto()  # never answers
@@ -27,6 +30,8 @@ class Fault(StrEnum):
     END_HANGS = auto()
     END_TIMED_OUT_AFTER = auto()
     UNREADABLE = auto()  # list: an error
+    EXPIRED = auto()  # list: credentials that are no longer good
+    GARBAGE = auto()  # list: an answer that is none
     PAGE_LOST = auto()  # list: the end of it is missing, and the backend can know
     SLOW_BOOT = auto()  # the next worker stays pending or starting until `let_boot`
     DIES_AT_BOOT = auto()

@@ -109,7 +109,8 @@ class OfEnds:
             pytest.skip("the platform does not confirm an end")
         submission = adopter.submission(Behaviour(deaf=True))
         one = run(adopter, backend, submission)
-        assert seen_by(lambda: adopter.alive(one.handle))
+        # The kernel shows what a process was started with a moment after the process itself.
+        adopter.until(lambda: seen_by(lambda: adopter.alive(one.handle)), "its processes")
         backend.terminate(one.handle, force=True)
         wait_until_gone(adopter, backend, submission, 0)
         assert not adopter.alive(one.handle)
@@ -131,6 +132,9 @@ class OfEnds:
             (Fault.REFUSED, RefusalKind.CAPACITY),
             (Fault.THROTTLED, RefusalKind.THROTTLED),
             (Fault.DENIED, RefusalKind.AUTH),
+            (Fault.OVER_QUOTA, RefusalKind.QUOTA),
+            (Fault.MISCONFIGURED, RefusalKind.CONFIG),
+            (Fault.LONG_REFUSAL, RefusalKind.CAPACITY),
         ],
     )
     def test_a_refusal_says_its_kind_and_has_done_nothing(
@@ -167,13 +171,16 @@ class OfEnds:
         assert isinstance(backend.launch(adopter.submission()), Unknown)
         assert_empty(adopter, backend)
 
-    def test_a_list_that_fails_is_an_error_and_never_empty(self, adopter: Adopter, backend: Backend) -> None:
+    @pytest.mark.parametrize("fault", [Fault.UNREADABLE, Fault.EXPIRED, Fault.GARBAGE])
+    def test_a_list_that_fails_is_an_error_and_never_empty(
+        self, adopter: Adopter, backend: Backend, fault: Fault
+    ) -> None:
         submission = adopter.submission()
         run(adopter, backend, submission)
-        order(adopter, Fault.UNREADABLE)
+        order(adopter, fault)
         with pytest.raises(ListFailed) as failed:
             backend.list()
-        assert str(failed.value)
+        assert 0 < len(str(failed.value)) <= 2100
 
     def test_a_list_with_a_page_missing_says_so(self, adopter: Adopter, backend: Backend) -> None:
         submissions = [adopter.submission() for _ in range(3)]

@@ -127,7 +127,7 @@ def main(words: Sequence[str]) -> int:
     log.configure("text", False, False)
     clock = SystemClock()
     client, _ = assemble.hub_for_manager(settings)
-    managed = assemble.managed_pools(settings, client.url, assemble.fingerprint_of(settings), clock)
+    managed = assemble.managed_pools(settings, assemble.hub_for_agents(settings, client), clock)
     pools = [pool_of(pool, told) for pool in managed.values()]
     id = settings.manager.id
     ledger = Unlocked.in_folder(settings.manager.state_dir, id, clock, told.busy_s)

@@ -4,12 +4,14 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from backends.base import AGENT
 from worker.protocol import Shape, format_cpus
 from worker_manager.config.settings import PoolConfig
 
 
-def agent_command(pool: PoolConfig, server: str, fingerprint: str | None) -> tuple[str, ...]:
-    """The agent's argv. It carries no secret: the join token reaches the worker as the backend can bring it."""
+def agent_command(pool: PoolConfig, server: str, fingerprint: str | None, as_one_file: bool = False) -> tuple[str, ...]:
+    """The agent's argv. It carries no secret: the join token reaches the worker as the backend can bring it.
+    `as_one_file`: on a node that has nothing of ours, so its first word stands for the file that is brought there."""
     worker = pool.worker
     idle_ms = pool.limits.idle_ms if worker.idle_exit_ms is None else worker.idle_exit_ms
     options: Mapping[str, Any] = {
@@ -32,7 +34,7 @@ def agent_command(pool: PoolConfig, server: str, fingerprint: str | None) -> tup
         "exit-on-exception": worker.exit_on_exception,
         "delete-work-dir-on-exit": worker.delete_work_dir,
     }
-    words = list(worker.executable or (sys.executable, "-m", "worker"))
+    words = list(worker.executable or ((AGENT,) if as_one_file else (sys.executable, "-m", "worker")))
     for name, value in options.items():
         if value is not None:
             words += [f"--{name}", str(value)]

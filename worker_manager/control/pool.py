@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from backends.base import Backend, Capabilities, Submission
+from backends.base import AgentFile, Backend, Capabilities, Submission
 from worker_manager.policy.facts import PoolSettings
 
 LARGEST_BATCH = 1_000  # an index has at most three digits, so that a worker's id has at most 40 characters
@@ -18,6 +18,7 @@ class ManagedPool:
     environment: Mapping[str, str] = field(default_factory=dict)
     setup: tuple[str, ...] = ()
     work_dir: str = ""
+    agent: AgentFile | None = None
     call_timeout_ms: int = 30_000  # the backend's Context.call_timeout_s, and a little more
     list_ms: int | None = None  # how often it is listed while it has workers; None: as its kind allows
     list_idle_ms: int = 60_000  # while it has none
@@ -50,6 +51,7 @@ class ManagedPool:
             config=self.settings.config,
             setup=self.setup,
             work_dir=self.work_dir,
+            agent=self.agent,
         )
 
 
