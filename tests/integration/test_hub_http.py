@@ -273,3 +273,15 @@ def test_amounts_with_units_reach_the_backlog(hub: Any) -> None:
     assert groups[0]["count"] == 1
     assert groups[0]["asks"]["cpus"] == 1500
     assert groups[0]["asks"]["memory"] >= 2 * 2**30
+
+
+def test_many_jobs_are_cancelled_in_one_request(hub: Any) -> None:
+    names = [hub.submit("true") for _ in range(20)]
+    alice = hub.token("submit", owner="alice")
+    answer = hub.call("POST", "/v1/jobs/cancel", {"jobs": [*names[:2], "j999999"]}, by=alice).json()["jobs"]
+    assert [one.get("code") for one in answer] == ["forbidden", "forbidden", "not-found"]
+    assert {hub.get(f"/v1/jobs/{name}")["state"] for name in names} == {"queued"}
+    answer = hub.post("/v1/jobs/cancel", {"jobs": [*names, names[0]]})["jobs"]
+    assert [one["state"] for one in answer] == ["cancelled"] * 21
+    assert hub.get("/v1/backlog")["groups"] == []
+    assert hub.call("POST", "/v1/jobs/cancel", {"jobs": ["../workers"]}).status_code == 422

@@ -1,6 +1,6 @@
 """What an operator tells the hub: cancel, drain, undrain, delete, freeze, unfreeze."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -16,6 +16,7 @@ from worker_manager.errors import HubError, UsageError
 EVERYTHING = 1_000_000
 AT_ONCE = 8  # requests: the hub commits together what comes together
 MANY = 16
+PAGE = 500
 
 
 @click.command(cls=OurCommand)
@@ -44,12 +45,36 @@ def cancel(
             return 0
         inv.confirm(f"Cancel {len(chosen)} jobs?", yes)
 
+    if len(chosen) >= MANY:
+        return told(inv, _cancelled(client, chosen))
+
     def end(job: str) -> None:
-        ended = client.post(f"/v1/jobs/{quote(job, safe='')}/cancel", {}, idempotent=True)
-        if ended.get("state") in JobState.FINAL and ended["state"] != JobState.CANCELLED:
-            raise Already(f"it had ended before: {ended['state']}")
+        _look_at(client.post(f"/v1/jobs/{quote(job, safe='')}/cancel", {}, idempotent=True))
 
     return each(inv, chosen, end)
+
+
+def _cancelled(client: Any, jobs: Sequence[str]) -> Iterator[tuple[str, Exception | None]]:
+    """Many at a time: one commit of the hub for each request."""
+    for first in range(0, len(jobs), PAGE):
+        answer = client.post("/v1/jobs/cancel", {"jobs": list(jobs[first : first + PAGE])}, idempotent=True)
+        for job in answer["jobs"]:
+            yield job["id"], _problem(job)
+
+
+def _problem(job: Any) -> Exception | None:
+    if "detail" in job:
+        return HubError(0, job["code"], job["detail"])
+    try:
+        _look_at(job)
+    except Already as already:
+        return already
+    return None
+
+
+def _look_at(job: Any) -> None:
+    if job.get("state") in JobState.FINAL and job["state"] != JobState.CANCELLED:
+        raise Already(f"it had ended before: {job['state']}")
 
 
 @click.command(cls=OurCommand)
@@ -138,8 +163,12 @@ class Already(Exception):
 
 def each(inv: Invocation, names: Sequence[str], act: Callable[[str], Any]) -> int:
     """Every one is tried; the names of those done go to stdout, and 1 comes back when one was refused."""
+    return told(inv, _tried(names, act))
+
+
+def told(inv: Invocation, tried: Iterable[tuple[str, Exception | None]]) -> int:
     refused = 0
-    for name, problem in _tried(names, act):
+    for name, problem in tried:
         if problem is None:
             click.echo(name)
         else:

@@ -249,6 +249,10 @@ class HubStore(Protocol):
         another's. Queued jobs end at once; running ones are told to."""
         ...
 
+    def cancel_jobs(self, jobs: Sequence[str], owner: str | None, by: str) -> "Future[list[Wire]]":
+        """The same for many in one commit: for each {id, state} as it is then, or {id, code, detail} why not."""
+        ...
+
     def get_job(self, job: str) -> Wire:
         """Job with `attempts` and, while it waits, `why`."""
         ...

@@ -38,6 +38,17 @@ class Submitted(TypedDict):
     jobs: list[SubmittedJob]
 
 
+class CancelledJob(TypedDict, total=False):
+    id: str
+    state: str
+    code: str
+    detail: str
+
+
+class CancelledJobs(TypedDict):
+    jobs: list[CancelledJob]
+
+
 class Job(TypedDict, total=False):
     id: str
     name: str

@@ -98,6 +98,10 @@ class Nothing(Strict):
 # ---------------------------------------------------------------- jobs
 
 
+class CancelJobs(Strict):
+    jobs: Annotated[list[Annotated[str, Field(max_length=64, strict=True)]], Field(min_length=1, max_length=1000)]
+
+
 class Resources(Strict):
     cpus: MilliCpus = 1000
     memory: Bytes = 0

@@ -35,8 +35,22 @@ def test_cancelling_what_has_ended_says_so_and_is_no_failure() -> None:
 
 def test_many_are_told_at_once_and_shown_in_order() -> None:
     names = [f"j{number}" for number in range(100)]
-    house = House(FakeHub({("POST", f"/v1/jobs/{name}/cancel"): {} for name in names}))
-    assert house.ok("cancel", *names).split() == names
+    house = House(FakeHub({("POST", f"/v1/workers/{name}/drain"): {} for name in names}))
+    assert house.ok("drain", *names).split() == names
+
+
+def test_many_are_cancelled_in_few_requests() -> None:
+    names = [f"j{number}" for number in range(100)]
+    answers = [{"id": name, "state": "cancelled"} for name in names]
+    answers[3] = {"id": "j3", "state": "failed"}
+    answers[5] = {"id": "j5", "code": "forbidden", "detail": "j5 belongs to another owner"}
+    house = House(FakeHub({("POST", "/v1/jobs/cancel"): {"jobs": answers}}))
+    result = house.run("cancel", *names)
+    assert result.code == 1
+    assert result.stdout.split() == [name for name in names if name not in ("j3", "j5")]
+    assert "j3: it had ended before: failed" in result.stderr
+    assert "j5 belongs to another owner" in result.stderr
+    assert house.hub.asked == [Asked("POST", "/v1/jobs/cancel", {"jobs": names})]
 
 
 @pytest.mark.parametrize(

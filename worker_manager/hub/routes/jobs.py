@@ -10,9 +10,9 @@ from worker_manager.hub import replies
 from worker_manager.hub.contract import Dependency, JobFilter, NewJob, job_topic
 from worker_manager.hub.endpoint import Call, Endpoint
 from worker_manager.hub.logreader import read_output
-from worker_manager.hub.problems import bad_request, not_found
+from worker_manager.hub.problems import bad_request, invalid, not_found
 from worker_manager.hub.services import reply
-from worker_manager.hub.types import JobSpec, JobsQuery, LogsQuery, NoQuery, Nothing, Submit
+from worker_manager.hub.types import CancelJobs, JobSpec, JobsQuery, LogsQuery, NoQuery, Nothing, Submit
 
 _JOB_ID = re.compile(r"j[0-9]{1,18}(-[0-9]{1,7})?")
 _KEY = re.compile(r"[\x21-\x7e]{1,200}")
@@ -94,11 +94,22 @@ def job_id(call: Call[Any, Any]) -> str:
 
 
 async def cancel(call: Call[NoQuery, Nothing]) -> Response:
-    everyone = "operator" in call.access.scopes
-    owner = None if everyone else call.access.owner
-    future = call.hub.store.cancel_job(job_id(call), owner, call.access.owner)
+    future = call.hub.store.cancel_job(job_id(call), _whose(call), call.access.owner)
     changed, job = await call.hub.write(future)
     return reply(job, 202 if changed else 200)
+
+
+async def cancel_many(call: Call[NoQuery, CancelJobs]) -> Response:
+    wrong = [name for name in call.body.jobs if not _JOB_ID.fullmatch(name)]
+    if wrong:
+        raise invalid([{"where": "jobs", "what": f"{wrong[0]!r} is no job's id"}])
+    future = call.hub.store.cancel_jobs(call.body.jobs, _whose(call), call.access.owner)
+    return reply({"jobs": await call.hub.write(future)})
+
+
+def _whose(call: Call[Any, Any]) -> str | None:
+    """Whose jobs may be cancelled; None: everyone's."""
+    return None if "operator" in call.access.scopes else call.access.owner
 
 
 async def explain(call: Call[NoQuery, None]) -> Response:
@@ -144,6 +155,15 @@ ENDPOINTS = (
         max_body=MAX_SUBMIT,
     ),
     Endpoint("GET", "/v1/jobs", READERS, list_jobs, "Jobs, newest first", query=JobsQuery, reply=replies.Jobs),
+    Endpoint(
+        "POST",
+        "/v1/jobs/cancel",
+        ("submit",),
+        cancel_many,
+        "Cancel many in one commit; each answer says its state, or why not",
+        body=CancelJobs,
+        reply=replies.CancelledJobs,
+    ),
     Endpoint("GET", "/v1/jobs/{job}", READERS, get_job, "One job with its attempts", reply=replies.Job),
     Endpoint(
         "POST",

@@ -260,6 +260,9 @@ class Store:
 
         return self._write(act)
 
+    def cancel_jobs(self, jobs: Sequence[str], owner: str | None, by: str) -> "Future[list[Wire]]":
+        return self._write(lambda m: submitting.cancel_many(m, jobs, owner, by))
+
     def get_job(self, job: str) -> Wire:
         return self._read(lambda c: reading.get_job(c, job, self._verdicts.read(c)))
 

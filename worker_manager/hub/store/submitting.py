@@ -8,7 +8,7 @@ from sqlalchemy import bindparam, insert, select, update
 
 from worker.protocol import JobState, WorkerState
 from worker_manager.hub.contract import Dependency, NewJob, Wire
-from worker_manager.hub.refusals import Forbidden, IdempotencyMismatch, Invalid, NotFound
+from worker_manager.hub.refusals import Forbidden, IdempotencyMismatch, Invalid, NotFound, Refusal
 from worker_manager.hub.runtimes import program_of
 from worker_manager.hub.store.fleet import load, notify, save
 from worker_manager.hub.store.meta import take_numbers
@@ -251,6 +251,21 @@ def cancel(moves: Moves, job: str, owner: str | None, by: str) -> bool:
     moves.event("job.cancel", job, by=by)
     moves.flush()
     return True
+
+
+def cancel_many(moves: Moves, names: Sequence[str], owner: str | None, by: str) -> list[Wire]:
+    """One that is refused, which it is before anything of it has changed, does not stop the others."""
+    answers: list[Wire] = []
+    for name in names:
+        try:
+            cancel(moves, name, owner, by)
+        except Refusal as refused:
+            answers.append({"id": name, "code": refused.code, "detail": refused.detail})
+        else:
+            number, idx = parse_job_id(name)
+            row = moves.connection.execute(ONE, {"id": number, "idx": idx}).one()
+            answers.append({"id": name, "state": row.state})
+    return answers
 
 
 def _cancel_array(moves: Moves, row: JobRow, text: str) -> None:
