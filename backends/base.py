@@ -84,6 +84,8 @@ class Seen:
     exit_code: int | None = None
     refusal: RefusalKind | None = None  # why it is stuck or ended, where the platform tells (quota, capacity, …)
     detail: str = ""  # the platform's words: a reason, a node
+    identity: str = ""  # with `secrets` none: as whom its platform vouches for it: `aws:ACCOUNT:i-…`, or, which is
+    # safer, with the role whose credentials its instances get: `aws:ACCOUNT:ROLE:i-…`
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class Submission:
     environment: Mapping[str, str]  # no secrets; the same replacements
     join_tokens: tuple[
         str, ...
-    ]  # by index; reach the worker as a 0600 file or the platform's secret: WM_JOIN_TOKEN_FILE
+    ]  # by index; reach the worker as a 0600 file or the platform's secret: WM_JOIN_TOKEN_FILE. None with `secrets` none
     config: str = ""  # digest of the pool's launch configuration
     setup: tuple[str, ...] = ()  # shell lines run before the agent where a shell starts it
     work_dir: str = ""  # as the worker sees it; it stands in the command as well
@@ -181,7 +183,8 @@ class Capabilities:
     confirms_end: bool = True  # ENDED, or absence from a complete listing past the lag, means its processes are dead
     shared_machine: bool = False  # several workers on one host: shapes are slices
     graceful_end: bool = True  # terminate(force=False) gives the worker time to hand back its jobs
-    secrets: str = "file"  # how a join token travels: file, platform, environment, none
+    secrets: str = "file"  # how a join token travels: file, platform, environment; none: it cannot (workers share what
+    # they are started with), so `join_tokens` is empty, the command names no worker, and each joins by its identity
     elsewhere: bool = False  # workers run on other machines: the hub must be reachable from them, and they may have
     # nothing of ours, so a Submission brings an AgentFile (backends/start.py makes the script that runs it)
     notices: bool = False  # it is a GivesNotice
