@@ -47,6 +47,29 @@ class Draft:
         return tuple(self.submission.worker_id(index) for index in range(self.submission.count))
 
 
+class Deaf:
+    """How long a source that does not take announcements is left alone: each failure is a decision on record, and the
+    report of one would wake the next."""
+
+    PAUSES_MS = (1_000, 2_000, 5_000, 10_000, 30_000)
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._failures = 0
+        self._until = 0
+
+    def failed(self) -> None:
+        pause = self.PAUSES_MS[min(self._failures, len(self.PAUSES_MS) - 1)]
+        self._failures += 1
+        self._until = self._clock.boot_ms() + pause
+
+    def heard(self) -> None:
+        self._failures = 0
+
+    def until(self) -> int | None:
+        return self._until if self._failures and self._clock.boot_ms() < self._until else None
+
+
 @dataclass(frozen=True)
 class _Flight:
     draft: Draft
@@ -74,10 +97,14 @@ class Launches:
         self._flights: dict[str, _Flight] = {}
         self._calls_left = True  # until looked: what the manager before this one has left
         self._notes_left = True
+        self._deaf = Deaf(clock)
 
     # ------------------------------------------------------------ the steps, in order
 
     def draft(self, actions: Sequence[Launch], pools: Mapping[str, ManagedPool]) -> list[Draft]:
+        """None for a while after the source did not take an announcement: what is planned is planned again then."""
+        if self._deaf.until() is not None:
+            return []
         return [draft for action in actions for draft in self._split(action, pools[action.pool])]
 
     def note(self, write: Writer, drafts: Sequence[Draft]) -> None:
@@ -108,6 +135,10 @@ class Launches:
             del self._flights[flight.draft.submission.id]
         self._reach("outcome-written")
         return True
+
+    def again_at(self) -> int | None:
+        """When launches are tried again, by the clock that never jumps; None: nothing keeps them."""
+        return self._deaf.until()
 
     def under_way(self) -> list[Call[LaunchOutcome | NotCalled]]:
         return [flight.call for flight in self._flights.values()]
@@ -172,7 +203,7 @@ class Launches:
         """Drafts that may go on; those that the source certainly does not know, and why; whether coverage was taken."""
         announced: list[Draft] = []
         dropped: list[tuple[Draft, str]] = []
-        taken = False
+        taken = lost = False
         for place, draft in enumerate(drafts):
             try:
                 self._source.announce(_claim(draft, version))
@@ -181,7 +212,7 @@ class Launches:
                 dropped.append((draft, "another manager launches for these jobs already"))
             except SourceUnavailable as error:
                 # This one may have been heard: its note stays until it is taken back. The others were not sent.
-                self._notes_left = True
+                self._notes_left = lost = True
                 dropped += [(other, str(error)) for other in drafts[place + 1 :]]
                 break
             except WorkerManagerError as error:
@@ -189,6 +220,10 @@ class Launches:
             else:
                 self._reach("announced")
                 announced.append(draft)
+        if lost or (dropped and not taken):
+            self._deaf.failed()
+        elif announced:
+            self._deaf.heard()
         return announced, dropped, taken
 
     def _write_intents(self, announced: Sequence[Draft], dropped: Sequence[tuple[Draft, str]]) -> None:

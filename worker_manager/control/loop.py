@@ -174,6 +174,8 @@ class Manager:
         dues += [listing] if listing is not None else []
         calls = (*self._applier.under_way(), *self._listings.under_way())
         dues += [overdue for call in calls if (overdue := call.overdue_at()) is not None]
+        again = self._applier.launches.again_at()
+        dues += [again] if again is not None else []
         dues += [] if agreed else [boot + SOON_MS]
         return max(min(dues), boot + min(SOON_MS, self._tick_ms))
 

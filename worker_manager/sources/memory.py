@@ -28,6 +28,7 @@ class MemorySource:
         self.registers = registers
         self.unavailable = ""
         self.coverage_taken = False
+        self.deaf = ""  # announcements, and nothing else, raise SourceUnavailable until it is ""
         self.published: list[Mapping[str, Any]] = []
         self.commands: list[Command] = []
         self.said_gone: list[str] = []
@@ -112,6 +113,8 @@ class MemorySource:
 
     def announce(self, claim: LaunchClaim) -> None:
         self._reached()
+        if self.deaf:
+            raise SourceUnavailable(self.deaf)
         if self.coverage_taken:
             raise CoverageTaken(claim.submission)
         self._launches.setdefault(claim.submission, claim)

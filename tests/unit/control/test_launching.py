@@ -12,6 +12,7 @@ from tests.unit.control.world import ASKS, CALL_MS, LAG_MS, SHAPE, Died, World
 from worker_manager.control.launching import CALL_SLACK_MS, share
 from worker_manager.control.loop import SOON_MS
 from worker_manager.control.reconcile import STARTS_KEPT
+from worker_manager.sources.base import LaunchClaim
 
 BURIED_AFTER_S = (CALL_MS + CALL_SLACK_MS + LAG_MS) // 1000 + 5
 
@@ -211,6 +212,25 @@ def test_jobs_that_another_manager_covers_are_not_launched_for(world: World) -> 
     world.source.coverage_taken = False
     world.step()
     assert world.alive() == 1
+
+
+def test_a_source_that_takes_no_announcement_is_asked_ever_more_seldom(world: World) -> None:
+    world.source.wait("g", ASKS, 1)
+    world.source.deaf = "it is being restored"
+    asked, announce = [], world.source.announce
+
+    def counted(claim: LaunchClaim) -> None:
+        asked.append(world.clock.boot_ms())
+        announce(claim)
+
+    world.source.announce = counted  # type: ignore[method-assign]
+    for _ in range(1200):
+        world.step(100)
+    assert 5 <= len(asked) <= 10, "two minutes with ten ticks a second"
+    assert world.open_intents() == {}
+    world.source.deaf = ""
+    world.steps(31)
+    assert world.admitted() == 1
 
 
 def test_how_long_starts_take_is_remembered_across_restarts_and_not_for_ever(world: World) -> None:
