@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from backends.base import Accepted, LaunchOutcome, Refused, Submission, Unknown
 from worker_manager.clock import Clock
+from worker_manager.control.deaf import Deaf
 from worker_manager.control.ids import NewId, new_token, token_hash
 from worker_manager.control.lanes import Call, Lane
 from worker_manager.control.ledger import Ledger
@@ -45,29 +46,6 @@ class Draft:
     @property
     def workers(self) -> tuple[str, ...]:
         return tuple(self.submission.worker_id(index) for index in range(self.submission.count))
-
-
-class Deaf:
-    """How long a source that does not take announcements is left alone: each failure is a decision on record, and the
-    report of one would wake the next."""
-
-    PAUSES_MS = (1_000, 2_000, 5_000, 10_000, 30_000)
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._failures = 0
-        self._until = 0
-
-    def failed(self) -> None:
-        pause = self.PAUSES_MS[min(self._failures, len(self.PAUSES_MS) - 1)]
-        self._failures += 1
-        self._until = self._clock.boot_ms() + pause
-
-    def heard(self) -> None:
-        self._failures = 0
-
-    def until(self) -> int | None:
-        return self._until if self._failures and self._clock.boot_ms() < self._until else None
 
 
 @dataclass(frozen=True)
@@ -103,8 +81,7 @@ class Launches:
 
     def draft(self, actions: Sequence[Launch], pools: Mapping[str, ManagedPool]) -> list[Draft]:
         """None for a while after the source did not take an announcement: what is planned is planned again then."""
-        if self._deaf.until() is not None:
-            return []
+        actions = [action for action in actions if not self._deaf.keeps(action.pool)]
         return [draft for action in actions for draft in self._split(action, pools[action.pool])]
 
     def note(self, write: Writer, drafts: Sequence[Draft]) -> None:
@@ -137,8 +114,8 @@ class Launches:
         return True
 
     def again_at(self) -> int | None:
-        """When launches are tried again, by the clock that never jumps; None: nothing keeps them."""
-        return self._deaf.until()
+        """When launches that the source did not hear of are tried again; None: there are none."""
+        return self._deaf.again_at()
 
     def under_way(self) -> list[Call[LaunchOutcome | NotCalled]]:
         return [flight.call for flight in self._flights.values()]
@@ -203,7 +180,8 @@ class Launches:
         """Drafts that may go on; those that the source certainly does not know, and why; whether coverage was taken."""
         announced: list[Draft] = []
         dropped: list[tuple[Draft, str]] = []
-        taken = lost = False
+        refused: list[Draft] = []
+        taken = False
         for place, draft in enumerate(drafts):
             try:
                 self._source.announce(_claim(draft, version))
@@ -212,18 +190,18 @@ class Launches:
                 dropped.append((draft, "another manager launches for these jobs already"))
             except SourceUnavailable as error:
                 # This one may have been heard: its note stays until it is taken back. The others were not sent.
-                self._notes_left = lost = True
+                self._notes_left = True
+                refused += drafts[place:]
                 dropped += [(other, str(error)) for other in drafts[place + 1 :]]
                 break
             except WorkerManagerError as error:
+                refused.append(draft)
                 dropped.append((draft, str(error)))
             else:
                 self._reach("announced")
                 announced.append(draft)
-        if lost or (dropped and not taken):
-            self._deaf.failed()
-        elif announced:
-            self._deaf.heard()
+        self._deaf.heard(draft.pool.name for draft in announced)
+        self._deaf.failed(draft.pool.name for draft in refused)
         return announced, dropped, taken
 
     def _write_intents(self, announced: Sequence[Draft], dropped: Sequence[tuple[Draft, str]]) -> None:
