@@ -121,6 +121,12 @@ def word(text: str) -> str:
     return "".join(variables.get(piece) or shlex.quote(piece) for piece in pieces if piece) or "''"
 
 
+def finding(python: Sequence[str] = ()) -> str:
+    """Lines that set `wm_python` to the first Python ≥ 3.9 of the node, or end the script."""
+    candidates = " ".join(map(shlex.quote, dict.fromkeys((*python, *CANDIDATES))))
+    return (_FIND % {"candidates": candidates}).rstrip("\n")
+
+
 def shell(text: str, setup: Sequence[str] = ()) -> tuple[str, ...]:
     """The argv that runs a script. Set-up lines get bash where there is one, because people write them for it."""
     if not setup:
@@ -139,9 +145,8 @@ def _become(submission: Submission, site: Site) -> tuple[str, ...]:
     words = " ".join(map(word, arguments))
     if submission.agent is None or program != AGENT:
         return (f"exec {word(program)} {words}",)
-    candidates = " ".join(map(shlex.quote, dict.fromkeys((*site.python, *CANDIDATES))))
     return (
-        (_FIND % {"candidates": candidates}).rstrip("\n"),
+        finding(site.python),
         f"wm_agent=$(\"$wm_python\" - {_fetch_words(submission.agent, site)} <<'WM_FETCH'{_FETCH}WM_FETCH",
         ") || exit 1",
         f'exec "$wm_python" "$wm_agent" {words}',
