@@ -38,10 +38,13 @@ def run() -> list[Row]:
 
 
 def settle(house: House) -> None:
-    """Wait until the manager has seen that the worker is gone: the next launch is then one from zero."""
+    """Wait until the manager has closed every launch: until it knows that the last worker has ended, a pool of at most
+    one is full, and the next launch would not be one from zero."""
 
     def at_rest() -> bool:
-        (pool,) = house.client.get("/v1/pools")["pools"]
-        return pool["observed"] == 0 and pool["requested"] == 0
+        events = house.client.get("/v1/events", params={"kind": "decision", "limit": 1000})["events"]
+        made = [event["data"]["decision"] for event in events]
+        launched = sum(one["action"] == "launch" and one["outcome"] == "launched" for one in made)
+        return launched == sum(one["action"] == "close" for one in made)
 
     wait_for(at_rest, 60, "the manager to be at rest")
