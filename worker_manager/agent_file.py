@@ -12,29 +12,29 @@ if TYPE_CHECKING:
 FOLDER = "agents"
 
 
-def from_hub(client: "HubClient", state_dir: Path) -> AgentFile:
-    """What the hub serves now. It goes on serving it under its digest, so that a worker which starts days after its
-    launch gets the agent that its launch named."""
+def from_hub(client: "HubClient", url: str, state_dir: Path) -> AgentFile:
+    """What the hub serves now; workers get it at `url`. It goes on serving it under its digest, so that a worker which
+    starts days after its launch gets the agent that its launch named. With a copy here, for backends that bring the
+    file along."""
     with client.stream("/v1/worker.pyz") as stream:
         data = b"".join(stream.chunks)
-    return _kept(data, client.url, state_dir)
+    found = _described(data, url, state_dir)
+    path = Path(found.path)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.exists():
+        temporary = path.with_suffix(".new")
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    return found
 
 
 def from_here(url: str, state_dir: Path) -> AgentFile:
-    """That of this installation, for a preview without a hub."""
+    """That of this installation, for a preview: nothing is written."""
     from worker_manager.hub.pyz import build
 
-    return _kept(build(), url, state_dir)
+    return _described(build(), url, state_dir)
 
 
-def _kept(data: bytes, url: str, state_dir: Path) -> AgentFile:
-    """With a copy here, for backends that bring the file along."""
+def _described(data: bytes, url: str, state_dir: Path) -> AgentFile:
     digest = hashlib.sha256(data).hexdigest()
-    folder = state_dir / FOLDER
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / f"{digest}.pyz"
-    if not path.exists():
-        temporary = folder / f".{digest}.new"
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    return AgentFile(f"{url}/v1/worker/{digest}.pyz", digest, str(path))
+    return AgentFile(f"{url}/v1/worker/{digest}.pyz", digest, str(state_dir / FOLDER / f"{digest}.pyz"))

@@ -2,22 +2,32 @@
 
 import os
 import socket
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from backends import registry
-from backends.base import AgentFile, Backend, Context
-from worker_manager import agent_file
+from backends.base import Backend, Context
+from backends.options import MASK, Secret
 from worker_manager.clock import Clock, SystemClock
 from worker_manager.config.agent import agent_command
 from worker_manager.config.settings import PoolConfig, Settings
-from worker_manager.errors import HubError, UsageError, WorkerManagerError
+from worker_manager.errors import HubError, UsageError
 from worker_manager.hub import discovery
+from worker_manager.hub_access import (
+    HubForAgents,
+    NoHub,
+    client_of,
+    hub_for_agents,
+    hub_for_manager,
+    hub_settings,
+    hub_to_preview,
+    obstacles,
+    stand_ins,
+)
 from worker_manager.hub_client import HubClient
 from worker_manager.policy.facts import PoolSettings
 
@@ -25,96 +35,10 @@ if TYPE_CHECKING:
     from worker_manager.control.ledger import Ledger
     from worker_manager.control.loop import Manager
     from worker_manager.control.pool import ManagedPool
-    from worker_manager.hub.settings import HubSettings
     from worker_manager.sources.base import Source
 
 
-PATIENCE_S = 3.0
-
-
-class NoHub(WorkerManagerError):
-    """No hub runs where one was looked for."""
-
-
-# ---------------------------------------------------------------- the hub
-
-
-def hub_settings(settings: Settings) -> "HubSettings":
-    """Of the hub that we would start ourselves."""
-    from worker_manager.hub.settings import HubSettings
-
-    return HubSettings(state_dir=settings.manager.state_dir, **settings.hub.own)
-
-
-def client_of(settings: Settings, role: str = "operator") -> HubClient:
-    """A client of the hub that is configured, or of the embedded one that runs. Starts none."""
-    if settings.hub.server:
-        return _remote(settings)
-    hub = _found(settings.manager.state_dir)
-    if hub is None:
-        raise NoHub(
-            f"no hub runs on {settings.manager.state_dir}: start one with `worker-manager up` or "
-            "`worker-manager hub start`, or name one with --server"
-        )
-    return _embedded(settings, hub, role)
-
-
-def _found(state_dir: Path) -> discovery.RunningHub | None:
-    """One that has died a moment ago is likely to be started again by its manager: it is worth a little patience."""
-    until = time.monotonic() + PATIENCE_S
-    while True:
-        hub = discovery.find(state_dir)
-        if hub is not None or not (state_dir / discovery.FILE).exists() or time.monotonic() > until:
-            return hub
-        time.sleep(0.1)
-
-
-def hub_for_manager(settings: Settings) -> tuple[HubClient, bool]:
-    """The same for a manager, which starts the embedded hub when none runs. And whether it was started now."""
-    if settings.hub.server:
-        return _remote(settings), False
-    hub, started = discovery.find_or_start(hub_settings(settings))
-    return _embedded(settings, hub, "manager"), started
-
-
-def _remote(settings: Settings) -> HubClient:
-    hub = settings.hub
-    own = None if hub.ca else hub.fingerprint  # beside a CA it is the agents' pin
-    return HubClient(str(hub.server), token_file=hub.token_file, ca=hub.ca, fingerprint=own)
-
-
-def _embedded(settings: Settings, hub: discovery.RunningHub, role: str) -> HubClient:
-    token = settings.hub.token_file or discovery.token_file(settings.manager.state_dir, role)
-    if hub.ca is not None:  # its certificate may be renewed while we run
-        return HubClient(hub.url, token_file=token, ca=Path(hub.ca))
-    return HubClient(hub.url, token_file=token, fingerprint=hub.fingerprint)
-
-
 # ---------------------------------------------------------------- pools
-
-
-@dataclass(frozen=True)
-class HubForAgents:
-    """What the agents of a launch are told of the hub."""
-
-    url: str
-    fingerprint: str | None
-    agent: AgentFile | None = None  # for nodes that have nothing of ours
-
-
-def hub_for_agents(settings: Settings, client: HubClient) -> HubForAgents:
-    agent = agent_file.from_hub(client, settings.manager.state_dir) if _any_elsewhere(settings) else None
-    return HubForAgents(client.url, fingerprint_of(settings), agent)
-
-
-def hub_to_preview(settings: Settings, url: str, folder: Path) -> HubForAgents:
-    """The same where perhaps none runs, and nothing may be written but to a folder that is thrown away."""
-    agent = agent_file.from_here(url, folder) if _any_elsewhere(settings) else None
-    return HubForAgents(url, fingerprint_of(settings), agent)
-
-
-def _any_elsewhere(settings: Settings) -> bool:
-    return any(registry.load(pool.backend).capabilities.elsewhere for pool in settings.pools)
 
 
 def managed_pools(settings: Settings, hub: HubForAgents, clock: Clock) -> "dict[str, ManagedPool]":
@@ -127,6 +51,7 @@ def managed_pool(settings: Settings, pool: PoolConfig, hub: HubForAgents, clock:
     kind = registry.load(pool.backend)
     capabilities = kind.capabilities
     as_one_file = capabilities.elsewhere and not pool.worker.executable
+    url, fingerprint = hub.address(capabilities.elsewhere)
     return ManagedPool(
         settings=PoolSettings(
             name=pool.name,
@@ -145,7 +70,7 @@ def managed_pool(settings: Settings, pool: PoolConfig, hub: HubForAgents, clock:
         ),
         backend=create_backend(settings, pool, clock),
         capabilities=capabilities,
-        command=agent_command(pool, hub.url, hub.fingerprint, as_one_file),
+        command=agent_command(pool, url, fingerprint, as_one_file),
         environment={},
         setup=pool.worker.setup,
         work_dir=pool.worker.work_dir,
@@ -209,14 +134,15 @@ def preview(settings: Settings) -> "Iterator[Manager]":
 
     clock = SystemClock()
     id = settings.manager.id
-    source, url = _source_to_look_at(settings, clock)
+    source = _source_to_look_at(settings, clock)
+    hub = hub_to_preview(settings)
     with TemporaryDirectory(prefix="worker-manager-") as folder:
         elsewhere = replace(settings, manager=replace(settings.manager, state_dir=Path(folder)))
         pools = [
             managed_pool(
                 settings if pool_dir(settings, pool.name).exists() else elsewhere,
                 pool,
-                hub_to_preview(settings, url, Path(folder)),
+                hub,
                 clock,
             )
             for pool in settings.pools
@@ -229,7 +155,7 @@ def preview(settings: Settings) -> "Iterator[Manager]":
             ledger.close()
 
 
-def _source_to_look_at(settings: Settings, clock: Clock) -> "tuple[Source, str]":
+def _source_to_look_at(settings: Settings, clock: Clock) -> "Source":
     from worker_manager.sources.hub import HubSource
     from worker_manager.sources.memory import MemorySource
 
@@ -242,9 +168,9 @@ def _source_to_look_at(settings: Settings, clock: Clock) -> "tuple[Source, str]"
                 f"the hub of {state_dir} does not run, so its backlog is unknown: start it with "
                 "`worker-manager hub start`, then look again"
             ) from None
-        return MemorySource(clock.now_ms), "http://127.0.0.1:0"
+        return MemorySource(clock.now_ms)
     names = tuple(pool.name for pool in settings.pools)
-    return HubSource(client, settings.manager.id, names, clock.now_ms), client.url
+    return HubSource(client, settings.manager.id, names, clock.now_ms)
 
 
 class House:
@@ -274,12 +200,14 @@ class House:
         fixed = [name for name in ("manager", "hub") if getattr(settings, name) != getattr(self.settings, name)]
         if fixed:
             raise UsageError(f"{' and '.join(fixed)}: these settings are only read when the program starts")
+        for obstacle in obstacles(settings):
+            raise UsageError(obstacle)
         self._put(managed_pools(settings, hub_for_agents(settings, self.client), self._clock))
         self.settings = settings
 
-    def close_pools(self) -> None:
-        """Nothing is launched any more."""
-        self._put({name: _closed(pool) for name, pool in self._pools.items()})
+    def close_pools(self, at_once: bool = False) -> None:
+        """Nothing is launched any more. `at_once`: what has not registered is not waited for either."""
+        self._put({name: _closed(pool, at_once) for name, pool in self._pools.items()})
 
     def _put(self, pools: "Mapping[str, ManagedPool]") -> None:
         self._pools = pools
@@ -301,9 +229,9 @@ class House:
 
     def restart_hub(self) -> None:
         hub = discovery.start(hub_settings(self.settings))
-        self.client.url = self._operator.url = hub.url
+        self.client.url = self._operator.url = hub.here
 
-    # ------------------------------------------------------------ for `up`, which takes its workers with it
+    # ------------------------------------------------------------ for those that take their workers with them
 
     def empty(self) -> bool:
         """No worker of ours is left, nor one on its way."""
@@ -319,6 +247,13 @@ class House:
         for worker in self._workers("ready", "draining", "lost"):
             self._tell("DELETE", f"/v1/workers/{worker}?force=true", None)
 
+    def ready_workers(self) -> list[str]:
+        return self._workers("ready")
+
+    def withdraw(self) -> None:
+        """Nobody is told of these pools any more."""
+        self.client.post(f"/v1/managers/{self.settings.manager.id}/publish", {"pools": [], "verdicts": []})
+
     def _workers(self, *states: str) -> list[str]:
         found = self._operator.get("/v1/workers")["workers"]
         return [w["id"] for w in found if w["state"] in states and w["pool"] in self._pools]
@@ -331,29 +266,26 @@ class House:
                 raise
 
 
-def _closed(pool: "ManagedPool") -> "ManagedPool":
+def _closed(pool: "ManagedPool", at_once: bool) -> "ManagedPool":
     none = replace(pool.settings.limits, min_workers=0, max_workers=0)
+    if at_once:
+        none = replace(none, start_timeout_ms=0, queue_timeout_ms=0, end_grace_ms=5_000)
     return replace(pool, settings=replace(pool.settings, limits=none))
 
 
-def fingerprint_of(settings: Settings) -> str | None:
-    """What the agents are told to expect: the hub's own authority, or a certificate that came from outside."""
-    if settings.hub.server:
-        return settings.hub.fingerprint
-    hub = discovery.recorded(settings.manager.state_dir)
-    if hub is None or hub.ca is None:
-        return hub.fingerprint if hub else None
-    from worker_manager.hub.tls import fingerprint_of as fingerprint_of_file
-
-    return fingerprint_of_file(Path(hub.ca))
-
-
-def rendered(settings: Settings) -> str:
-    """What the first pool's backend would be sent for one worker."""
-    pool = settings.pools[0]
-    clock = SystemClock()
-    server = settings.hub.server or "http://127.0.0.1:0"
+def rendered(settings: Settings, pool: PoolConfig, count: int = 1) -> tuple[str, list[str]]:
+    """What the pool's backend would be sent for `count` workers, secrets masked; and what a person has to know of it.
+    The same every time: no hub is needed, nothing is written, nothing random is in it."""
+    hub = hub_to_preview(settings)
+    id = f"{settings.manager.id}-example"
     with TemporaryDirectory(prefix="worker-manager-") as folder:
-        hub = hub_to_preview(settings, server, Path(folder))
-    managed = managed_pool(settings, pool, hub, clock)
-    return managed.backend.render(managed.submission(settings.manager.id, f"{settings.manager.id}-example", ("***",)))
+        aside = replace(settings, manager=replace(settings.manager, state_dir=Path(folder)))
+        managed = managed_pool(aside, pool, hub, SystemClock())
+        most = min(managed.batch, count)
+        text = managed.backend.render(managed.submission(settings.manager.id, id, ("***",) * most))
+    for secret in [value for value in pool.options.values() if isinstance(value, Secret) and value]:
+        text = text.replace(secret, MASK)
+    notes = list(stand_ins(hub)) if managed.capabilities.elsewhere else []
+    if most < count:
+        notes.append(f"{pool.backend} takes at most {most} workers in one call: this is one of {-(-count // most)}")
+    return text.replace(folder, str(settings.manager.state_dir)), notes

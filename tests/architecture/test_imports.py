@@ -78,6 +78,18 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         {"pydantic", "yaml"},
     ),
     "worker_manager.agent_file": ({"worker_manager.hub_client", "worker_manager.hub.pyz", "backends.base"}, set()),
+    "worker_manager.hub_access": (
+        {
+            "worker_manager.agent_file",
+            "worker_manager.config",
+            "worker_manager.errors",
+            "worker_manager.hub",
+            "worker_manager.hub_client",
+            "backends.base",
+            "backends.registry",
+        },
+        set(),
+    ),
     "worker_manager.assemble": ({"worker_manager", "backends", "worker"}, {"structlog"}),
     "worker_manager.cli": (
         {"worker_manager", "backends", "worker"},

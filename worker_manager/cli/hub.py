@@ -12,11 +12,10 @@ from worker_manager.cli.world import Invocation, takes_invocation
 from worker_manager.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
-_OWN = ("listen", "advertise_url")
+_OWN = ("listen",)
 
 
 def _own_options(command: F) -> F:
-    command = click.option("--advertise-url", help="What workers elsewhere are told.")(command)
     return click.option("--listen", metavar="HOST:PORT", help="[default: 127.0.0.1 and a free port]")(command)
 
 
@@ -47,10 +46,14 @@ def start(ctx: click.Context, /, **given: Any) -> None:
 
     own = {**ctx.meta.get("hub", {}), **{name: value for name in _OWN if (value := given.pop(name)) is not None}}
     inv = ctx.obj.plus(**given)
-    found, started = discovery.find_or_start(_settings(inv, own))
+    settings = _settings(inv, own)
+    found, started = discovery.find_or_start(settings)
     inv.say(f"{'started' if started else 'it runs already'}: pid {found.pid}")
-    if not started and own:
-        inv.say(f"worker-manager: {' and '.join(own).replace('_', '-')} would hold for a new one: hub stop, then again")
+    asked = [*own, *(["advertise_url"] if settings.advertise_url not in ("", found.url) else [])]
+    if not started and asked:
+        inv.say(
+            f"worker-manager: {' and '.join(asked).replace('_', '-')} would hold for a new one: hub stop, then again"
+        )
     click.echo(found.url)
 
 
@@ -60,8 +63,8 @@ def start(ctx: click.Context, /, **given: Any) -> None:
 @takes_invocation
 def status(inv: Invocation, output: str, **connection: Any) -> int:
     """Say whether a hub runs and what it holds; exit 1 when none does."""
-    from worker_manager.assemble import NoHub
     from worker_manager.hub import discovery
+    from worker_manager.hub_access import NoHub
 
     inv = inv.plus(**connection)
     settings = inv.settings()
@@ -128,11 +131,9 @@ def _state_dir(inv: Invocation, done: str) -> Path:
 
 
 def _settings(inv: Invocation, own: dict[str, Any]) -> Any:
-    from dataclasses import replace
-
-    from worker_manager.assemble import hub_settings
+    from worker_manager.hub_access import hub_settings
 
     settings = inv.settings()
     if settings.hub.server:
         raise UsageError("--server names a hub elsewhere; leave it out to run one here")
-    return replace(hub_settings(settings), **own)
+    return hub_settings(settings, **own)

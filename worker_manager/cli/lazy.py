@@ -102,7 +102,7 @@ def given(ctx: click.Context) -> dict[str, Any]:
 
 
 def with_connection(command: F) -> F:
-    """--server, --token-file and --state-dir are accepted after a command as well."""
+    """Which hub is meant may be said after a command as well."""
     for flag in reversed(CONNECTION):
         option = option_of(flag, hidden=True)
         command = click.option(*option.opts, flag.key, default=None, hidden=True)(command)

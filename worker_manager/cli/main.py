@@ -42,7 +42,7 @@ COMMANDS = {
     "token": (f"{_HERE}.token", "token", "Tokens for other people and machines: create, list, revoke."),
     "config": (f"{_HERE}.configure", "config", "Check a configuration, or show every value and its origin."),
     "doctor": (f"{_HERE}.doctor", "doctor", "Check hub, state directory and backends; says how to mend what is wrong."),
-    "render": (f"{_HERE}.run", "render", "Show what a backend would be sent for a launch."),
+    "render": (f"{_HERE}.render", "render", "Show what a backend would be sent for a launch."),
     "version": (f"{_HERE}.about", "version", "The version, and which backends are usable."),
     "completion": (f"{_HERE}.about", "completion", "Print the shell's completion script."),
 }

@@ -115,7 +115,10 @@ def reload(house: "House", read: Callable[[], Settings]) -> bool:
 def dry_run(inv: Invocation, settings: Settings) -> int:
     from worker_manager import assemble
     from worker_manager.hub import discovery
+    from worker_manager.hub_access import obstacles
 
+    for obstacle in obstacles(settings):
+        inv.say(f"worker-manager: a manager would not start: {obstacle}")
     with assemble.preview(settings) as manager:
         if not settings.hub.server and discovery.find(settings.manager.state_dir) is None:
             inv.say("no hub has run here yet: this is the plan for an empty backlog")

@@ -1,6 +1,6 @@
-"""`run -c FILE`, one command for each backend, and `render`."""
+"""`run -c FILE`, and one command for each backend."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -39,9 +39,15 @@ def backend_command(said: str, backend: str, summary: str) -> click.Command:
 
 
 def pool_command(
-    said: str, backend: str, help: str, go: Callable[[Invocation, SinglePool], int], codalab: bool = True
+    said: str,
+    backend: str,
+    help: str,
+    go: Callable[..., int],
+    codalab: bool = True,
+    more: Sequence[click.Option] = (),
 ) -> click.Command:
-    """A command whose options are a worker's shape and what the backend declares."""
+    """A command whose options are a worker's shape and what the backend declares. `go` is called with the invocation,
+    the pool, and `more` by name."""
     from backends import registry
 
     shaped = {flag.name for flag in SHAPE}
@@ -52,11 +58,13 @@ def pool_command(
 
     def callback(**_: Any) -> int:
         ctx = click.get_current_context()
-        told = given(ctx)
+        others = {str(option.name): ctx.params[str(option.name)] for option in more}
+        told = {key: value for key, value in given(ctx).items() if key not in others}
         inv = ctx.obj.plus(**{name: told.pop(name) for name in (*_MODE, *_CONNECTION_KEYS) if name in told})
-        return go(inv, SinglePool(told.pop("pool", backend), backend, told))
+        return go(inv, SinglePool(told.pop("pool", backend), backend, told), **others)
 
-    return OurCommand(said, callback=callback, params=[*shape_options(codalab), *declared, name, *about_run], help=help)
+    params: list[click.Parameter] = [*shape_options(codalab), *declared, name, *more, *about_run]
+    return OurCommand(said, callback=callback, params=params, help=help)
 
 
 def codalab_form() -> Mapping[tuple[str | int, ...], Any]:
@@ -68,8 +76,11 @@ def codalab_form() -> Mapping[tuple[str | int, ...], Any]:
     }
 
 
-class _Render(LazyGroup):
-    """The backends once more."""
+class PerBackend(LazyGroup):
+    """A group whose commands are the backends once more."""
+
+    def command_of(self, said: str, backend: str, summary: str) -> click.Command:
+        raise NotImplementedError
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         from backends.registry import BACKENDS
@@ -83,24 +94,13 @@ class _Render(LazyGroup):
             name, entry = registry.find(cmd_name)
         except registry.UnknownBackend:
             return None
-        return pool_command(cmd_name, name, f"Show what would be sent for one worker: {entry.summary}.", _render)
+        return self.command_of(cmd_name, name, entry.summary)
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         from backends.registry import BACKENDS
 
         with formatter.section("Backends"):
             formatter.write_dl([(name, entry.summary) for name, entry in sorted(BACKENDS.items())])
-
-
-render = _Render("render", help="Show what a backend would be sent for a launch. Starts nothing.")
-
-
-def _render(inv: Invocation, single: SinglePool) -> int:
-    from worker_manager.assemble import rendered
-
-    settings = inv.settings(single=single, form=codalab_form(), form_name="single pool")
-    click.echo(rendered(settings), nl=False)
-    return 0
 
 
 _SHOWN: Mapping[str, Callable[[Any], str]] = {"bytes": format_bytes, "cpus": format_cpus, "duration": format_duration}

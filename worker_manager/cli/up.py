@@ -166,9 +166,9 @@ def running(state_dir: Path) -> int | None:
 @takes_invocation
 def down(inv: Invocation, now: bool, **connection: Any) -> int:
     """End what `up` began, and stop the hub that was left running. Jobs and results stay."""
-    from worker_manager.assemble import NoHub, hub_settings
     from worker_manager.control.lease import leading
     from worker_manager.hub import discovery
+    from worker_manager.hub_access import NoHub, hub_settings
 
     inv = inv.plus(**connection)
     settings = inv.settings()

@@ -24,7 +24,7 @@ API_VERSION = "worker-manager/v1"
 
 
 def _connect(settings: "Settings") -> "HubClient":
-    from worker_manager.assemble import client_of
+    from worker_manager.hub_access import client_of
 
     return client_of(settings)
 

@@ -43,6 +43,12 @@ CONNECTION: tuple[Flag, ...] = (
     Flag("ca", ("hub", "ca"), "File with the authority that signed the hub's certificate."),
     Flag("fingerprint", ("hub", "fingerprint"), "SHA-256 of the hub's certificate, instead of an authority."),
     Flag(
+        "advertise-url",
+        ("hub", "advertise-url"),
+        "Where workers on other machines reach the hub that is started here, such as https://login1.example:8443. It "
+        "then listens there, with a certificate of its own.",
+    ),
+    Flag(
         "state-dir",
         ("manager", "state-dir"),
         "Where manager and embedded hub keep their data (a local disk). Default: ~/.local/state/worker-manager.",

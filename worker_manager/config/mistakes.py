@@ -10,6 +10,7 @@ from worker.protocol import parse_duration
 from worker_manager.config.flags import PREFIX
 from worker_manager.config.layers import Tree
 from worker_manager.config.problems import did_you_mean, show_path, shown, what_is_wrong
+from worker_manager.config.reach import address_of
 from worker_manager.config.request import Catalogue, Request
 from worker_manager.config.yaml_file import Document, Path
 
@@ -63,12 +64,20 @@ def _of_the_schema(tree: Tree, document: Document | None) -> Iterator[str]:
 
 def _of_the_hub(tree: Tree, request: Request) -> Iterator[str]:
     hub = tree.value.get("hub")
-    database = hub.get("database") if isinstance(hub, dict) else None
+    hub = hub if isinstance(hub, dict) else {}
+    database = hub.get("database")
     if isinstance(database, str):
         declared = (Option("database", secret=True),)
         for _, text in _of_options(declared, {"database": database}, request.environment):
             path: Path = ("hub", "database")
             yield _line(_where(tree, request.document, path), path, text)
+    url = hub.get("advertise-url")
+    if isinstance(url, str):
+        try:
+            address_of(url, behind_proxy=str(hub.get("behind-proxy")).lower() in ("true", "yes", "on", "1"))
+        except ValueError as wrong:
+            path = ("hub", "advertise-url")
+            yield _line(_where(tree, request.document, path), path, str(wrong))
 
 
 def _of_a_pool(

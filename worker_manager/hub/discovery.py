@@ -43,13 +43,19 @@ class HubDidNotStart(WorkerManagerError):
 class RunningHub:
     """The content of the discovery file."""
 
-    url: str
+    url: str  # as workers and clients elsewhere are told
     pid: int
     start_time: int  # of the process, in clock ticks since boot, from /proc
     version: str
     protocol: int
     fingerprint: str | None = None  # SHA-256 of its certificate, hex; None without TLS
     ca: str | None = None  # file of the authority that signed it
+    local_url: str = ""  # as it is reached from this machine
+    advertised: bool = False  # a person said that `url` leads to it
+
+    @property
+    def here(self) -> str:
+        return self.local_url or self.url  # a hub of the version before says one thing only
 
     def write(self, state_dir: Path) -> None:
         """Atomically: a reader sees all of it or none."""
@@ -86,7 +92,12 @@ def find(state_dir: Path, timeout_s: float = 5.0) -> RunningHub | None:
 
 
 def healthy(hub: RunningHub, timeout_s: float = 5.0) -> bool:
-    address = urlsplit(hub.url)
+    return answers(hub.here, timeout_s)
+
+
+def answers(url: str, timeout_s: float = 5.0) -> bool:
+    """Whether a hub that is well serves this address."""
+    address = urlsplit(url)
     host, port = address.hostname or "", address.port or (443 if address.scheme == "https" else 80)
     connection: http.client.HTTPConnection
     if address.scheme == "https":
@@ -95,7 +106,7 @@ def healthy(hub: RunningHub, timeout_s: float = 5.0) -> bool:
     else:
         connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
     try:
-        connection.request("GET", "/healthz")
+        connection.request("GET", f"{address.path.rstrip('/')}/healthz")
         return connection.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False

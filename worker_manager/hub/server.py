@@ -178,6 +178,8 @@ class HubProcess:
             protocol=PROTOCOL_VERSION,
             fingerprint=self._identity.fingerprint if self._identity else None,
             ca=str(self._identity.authority) if self._identity and self._identity.authority else None,
+            local_url=self._local_url(),
+            advertised=bool(self._settings.advertise_url),
         )
 
     def _local_url(self) -> str:
