@@ -37,6 +37,14 @@ class Connection(HttpToolsProtocol):
         self._in_time()
         super().connection_lost(exc)
 
+    def shutdown(self) -> None:
+        """The hub ends. A TLS connection that is idle would wait for the other end's goodbye, which a client that only
+        keeps it for later never says."""
+        idle = self.cycle is None or self.cycle.response_complete
+        super().shutdown()
+        if idle and not self.transport.get_write_buffer_size():
+            self.transport.abort()
+
     def data_received(self, data: bytes) -> None:
         self._unused += len(data)
         super().data_received(data)
