@@ -109,8 +109,7 @@ def test_plaintext_off_loopback_is_refused(tmp_path: Any) -> None:
 def test_a_client_that_only_keeps_its_tls_connection_does_not_hold_up_the_end(start_hub: Any) -> None:
     hub = start_hub(tls="own")
     with requests.Session() as session:
-        session.verify = hub.found.ca
-        assert session.get(f"{hub.url}/healthz", timeout=30).status_code == 200
+        assert session.get(f"{hub.url}/healthz", verify=hub.found.ca, timeout=30).status_code == 200
         began = time.monotonic()
         assert discovery.stop(hub.state_dir) is True
         assert time.monotonic() - began < 8, "it waited for the whole grace of requests in progress"
