@@ -114,6 +114,10 @@ class Account:
             raise BackendUnusable(f"profile: {failed}") from failed
         self._assumed = not self._role
 
+    def errors_and(self, *more: type[Exception]) -> tuple[type[Exception], ...]:
+        """For an `except` that is to catch other things as well."""
+        return (*self.errors, *more)
+
     def once(self, service: str) -> Any:
         """A client for what must not be done twice: one attempt, with the whole deadline."""
         return self._client(service, 1)

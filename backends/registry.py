@@ -29,6 +29,12 @@ class Entry:
 
 
 BACKENDS: Mapping[str, Entry] = {
+    "aws-batch": Entry(
+        "backends.aws_batch",
+        "jobs of AWS Batch, on EC2 or Fargate",
+        needs=("boto3",),
+        install="pip install 'worker-manager[aws]'",
+    ),
     "local": Entry("backends.local", "processes on this machine"),
     "memory": Entry("backends.memory", "virtual workers in this process, for trying out and for tests", ("fake",)),
 }
