@@ -94,6 +94,7 @@ class Site:
     token: tuple[str, ...] = ()  # lines that export WM_JOIN_TOKEN_FILE or WM_JOIN_TOKEN; they may use $WM_INDEX
     python: tuple[str, ...] = ()  # looked for first
     fetch_seconds: int = FETCH_SECONDS
+    agent: str = ""  # a word that names the agent's file, brought there and checked already: then nothing is fetched
 
 
 def script(submission: Submission, site: Site = Site()) -> str:
@@ -145,6 +146,8 @@ def _become(submission: Submission, site: Site) -> tuple[str, ...]:
     words = " ".join(map(word, arguments))
     if submission.agent is None or program != AGENT:
         return (f"exec {word(program)} {words}",)
+    if site.agent:
+        return (finding(site.python), f'exec "$wm_python" {site.agent} {words}')
     return (
         finding(site.python),
         f"wm_agent=$(\"$wm_python\" - {_fetch_words(submission.agent, site)} <<'WM_FETCH'{_FETCH}WM_FETCH",

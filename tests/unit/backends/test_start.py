@@ -102,6 +102,16 @@ def test_an_agent_that_is_there_already_is_not_fetched(tmp_path: Path) -> None:
     assert done.stdout == "agent ['--worker-id', 'm-7-0']\n", done.stderr
 
 
+def test_an_agent_that_was_brought_is_run_from_where_it_lies(tmp_path: Path) -> None:
+    file = tmp_path / "an agent.pyz"
+    file.write_text("import sys; print('brought', sys.argv[1:])")
+    made = replace(
+        submission(), command=(AGENT, "--worker-id", "{worker}"), agent=AgentFile("http://127.0.0.1:9", "0", "")
+    )
+    done = ran(script(made, Site(agent='"$WM_AGENT"')), WM_AGENT=str(file))
+    assert done.stdout == "brought ['--worker-id', 'm-7-0']\n", done.stderr
+
+
 @pytest.mark.parametrize(("text", "shell_word"), [("", "''"), ("a b", "'a b'"), ("{worker}", '"$WM_WORKER"')])
 def test_words(text: str, shell_word: str) -> None:
     assert word(text) == shell_word
