@@ -35,8 +35,16 @@ BACKENDS: Mapping[str, Entry] = {
         needs=("boto3",),
         install="pip install 'worker-manager[aws]'",
     ),
+    "azure-batch": Entry(
+        "backends.azure_batch",
+        "tasks of an Azure Batch job",
+        ("azure",),
+        ("azure.batch", "azure.identity", "azure.storage.blob"),
+        "pip install 'worker-manager[azure]'",
+    ),
     "local": Entry("backends.local", "processes on this machine"),
     "memory": Entry("backends.memory", "virtual workers in this process, for trying out and for tests", ("fake",)),
+    "slurm": Entry("backends.slurm", "jobs of a Slurm cluster", ("slurm-batch",)),
 }
 
 

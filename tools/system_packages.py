@@ -11,6 +11,10 @@ import sys
 
 # program → (Debian package, what is tested with it)
 NEEDED = {
+    "slurmctld": ("slurmctld", "a real Slurm cluster"),
+    "slurmd": ("slurmd", "a real Slurm cluster"),
+    "slurmdbd": ("slurmdbd", "Slurm's accounting"),
+    "mariadbd": ("mariadb-server", "Slurm's accounting"),
     "strace": ("strace", "crash points and failing system calls"),
 }
 
