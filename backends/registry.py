@@ -42,6 +42,13 @@ BACKENDS: Mapping[str, Entry] = {
         ("azure.batch", "azure.identity", "azure.storage.blob"),
         "pip install 'worker-manager[azure]'",
     ),
+    "kubernetes": Entry(
+        "backends.kubernetes",
+        "Jobs of a Kubernetes cluster",
+        ("k8s",),
+        needs=("kubernetes",),
+        install="pip install 'worker-manager[kubernetes]'",
+    ),
     "local": Entry("backends.local", "processes on this machine"),
     "memory": Entry("backends.memory", "virtual workers in this process, for trying out and for tests", ("fake",)),
     "slurm": Entry("backends.slurm", "jobs of a Slurm cluster", ("slurm-batch",)),

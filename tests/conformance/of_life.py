@@ -39,7 +39,7 @@ class OfLife:
             assert not outcome.handles
 
     def test_a_name_may_be_as_long_as_the_contract_says(self, adopter: Adopter, backend: Backend) -> None:
-        submission = adopter.submission(id="m" + "-0123456789abcdefghijklmnopqrstuvwxy"[:35])
+        submission = adopter.submission(id="wm-a-0123456789abcdefghijklmnopqrstu")  # ids begin with their manager
         assert len(submission.id) == 36
         launch(backend, submission)
         wait_for(adopter, backend, submission, 0, WorkerPhase.RUNNING)
