@@ -132,7 +132,7 @@ class Submission:
     environment: Mapping[str, str]  # no secrets; the same replacements
     join_tokens: tuple[
         str, ...
-    ]  # by index; reach the worker as a 0600 file or the platform's secret: WM_JOIN_TOKEN_FILE. None with `secrets` none
+    ]  # by index; reach the worker as a 0600 file or the platform's secret: WM_JOIN_TOKEN_FILE; with `secrets` none: ()
     config: str = ""  # digest of the pool's launch configuration
     setup: tuple[str, ...] = ()  # shell lines run before the agent where a shell starts it
     work_dir: str = ""  # as the worker sees it; it stands in the command as well
@@ -188,6 +188,11 @@ class Capabilities:
     elsewhere: bool = False  # workers run on other machines: the hub must be reachable from them, and they may have
     # nothing of ours, so a Submission brings an AgentFile (backends/start.py makes the script that runs it)
     notices: bool = False  # it is a GivesNotice
+
+    @property
+    def identity(self) -> str:
+        """Who vouches for workers that hold no token; "" where they hold one."""
+        return "aws" if self.secrets == "none" else ""
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ def _work(options: Options, work_dir: WorkDir, signals: Signals, journal: Journa
     try:
         joining = Joining(options, given.shape, host.facts(os.environ))
         joined = joining.join(boot_ms, lambda ms: _rested(ms, signals), journal)
+        journal.call_it(joined.registered.get("worker", ""))
         journal("registered", hub=str(options.server), shape=given.shape.to_wire())
         agent = Agent(options, given.shape, joined, runner, work_dir.path, signals, journal)
         try:

@@ -43,8 +43,9 @@ def answer(response: http1.Response) -> Dict[str, Any]:
     """What the hub said. Raises Refused or Unreachable."""
     status = response.status
     if status in (408, 429) or status >= 500:
-        text = "it answers %d: %s" % (status, _problem(response).get("detail") or "no reason given")
-        raise Unreachable(text, _retry_after_ms(response))
+        problem = _problem(response)
+        text = "it answers %d: %s" % (status, problem.get("detail") or "no reason given")
+        raise Unreachable(text, _retry_after_ms(response), str(problem.get("code") or ""))
     if 400 <= status < 500:
         problem = _problem(response)
         if not problem:

@@ -10,11 +10,12 @@ EXCHANGE_S = 20.0
 
 
 class Unreachable(Exception):
-    """No answer of the hub: try again, not before `retry_after_ms` when it said so."""
+    """No answer of the hub, or none but "later": try again, not before `retry_after_ms` when it said so."""
 
-    def __init__(self, text: str, retry_after_ms: int = 0) -> None:
+    def __init__(self, text: str, retry_after_ms: int = 0, code: str = "") -> None:
         super().__init__(text)
         self.retry_after_ms = retry_after_ms
+        self.code = code  # the hub's own, of a problem document
 
 
 def plain(to: Endpoint, timeout_s: float) -> socket.socket:

@@ -23,10 +23,11 @@ class Response(NamedTuple):
 
 
 def request(method: str, path: str, host: str, token: str, body: bytes) -> bytes:
+    bearer = "Authorization: Bearer %s\r\n" % token if token else ""
     head = (
-        "%s %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\n"
+        "%s %s HTTP/1.1\r\nHost: %s\r\n%sContent-Type: application/json\r\n"
         "Accept: application/json, application/problem+json\r\nContent-Length: %d\r\n\r\n"
-    ) % (method, path, host, token, len(body))
+    ) % (method, path, host, bearer, len(body))
     return head.encode("ascii") + body
 
 

@@ -1,19 +1,30 @@
 """Registration: once, with a nonce and a credential of this process, repeated as it is until the hub answers.
 
 The hub binds the launch's token to them. A lost reply is asked for again; another process that comes with the same
-token is the second registrant, is refused, and exits at once.
+token is the second registrant, is refused, and exits at once. A worker without a token shows its identity instead
+(worker/identity.py), and waits until its manager has said whose worker it is.
 """
+
+from __future__ import annotations
 
 import hashlib
 import os
 import socket
-from typing import Any, Callable, Dict, NamedTuple
+from typing import Any, Callable, Dict, NamedTuple, Optional
 
 from worker import answers, client
 from worker.connection import Unreachable, exchange
+from worker.http1 import Response
 from worker.line import backoff_ms, spread
 from worker.options import Options
 from worker.protocol import PROTOCOL_VERSION, Register, Registered, Shape
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from worker.identity import Identification
+
+DOUBTED_MS = 5_000
+LATER = ("identity-not-known", "identity-unverified")
 
 
 class Joined(NamedTuple):
@@ -25,7 +36,11 @@ class Joined(NamedTuple):
 
 
 class GaveUp(Exception):
-    """The hub could not be reached for as long as we were to try."""
+    """The hub could not be reached, or did not admit us, for as long as we were to try."""
+
+
+class NotAdmitted(Unreachable):
+    """The hub answers and does not know us yet: not a failure that makes us wait longer each time."""
 
 
 class Stopped(Exception):
@@ -48,6 +63,12 @@ class Joining:
             "max_runs": options.terms.max_runs,
             "config": options.config,
         }
+        self._identity: Optional[Identification] = None
+        if options.identity:
+            from worker.identity import identification
+
+            self.message["worker"] = ""  # the launch knows it by another name
+            self._identity = identification(options.server, self.message["nonce"], self.message["credential_sha256"])
 
     def join(
         self,
@@ -61,24 +82,44 @@ class Joining:
             asked_at = clock()
             try:
                 return self._try(asked_at)
+            except NotAdmitted as error:
+                pause, reason = int(error.retry_after_ms * (1 + spread() / 2)), str(error)
+                say("not-admitted", hub=str(self._options.server), text=reason, again_in_ms=pause)
             except Unreachable as error:
                 failures += 1
                 pause = max(backoff_ms(failures, spread()), error.retry_after_ms)
                 say("hub-unreachable", hub=str(self._options.server), text=str(error), again_in_ms=pause)
-                reason = str(error)
+                reason = "the hub could not be reached: %s" % error
             if clock() + pause - began > self._options.join_ms:
-                raise GaveUp("the hub could not be reached: %s" % reason)
+                raise GaveUp(reason)
             if not wait(pause):
                 raise Stopped
 
     def _try(self, asked_at: int) -> Joined:
-        to = self._options.server
+        to, path = self._options.server, "/v1/workers"
+        if self._identity is not None:
+            self.message["identity"], path = self._identity.now(), "/v1/join"
         connection = client.dial(to)
         try:
             message: Any = self.message
-            response = exchange(connection, client.post(to, "/v1/workers", self._options.token, message))
-            registered = answers.registered(client.answer(response))
+            response = exchange(connection, client.post(to, path, self._options.token, message))
+            registered = answers.registered(self._answer(response))
         except BaseException:
             connection.close()
             raise
         return Joined(registered, self._credential, connection, response.keep, asked_at)
+
+    def _answer(self, response: Response) -> Dict[str, Any]:
+        """An identity that is not known yet, or not believed by a platform that hands out keys and time a moment
+        late, may be good in a moment."""
+        try:
+            return client.answer(response)
+        except Unreachable as error:
+            if error.code not in LATER:
+                raise
+            raise NotAdmitted(str(error), error.retry_after_ms or DOUBTED_MS) from None
+        except client.Refused as refused:
+            if self._identity is None or refused.code != "identity-refused":
+                raise
+            self._identity.forget()
+            raise NotAdmitted(str(refused), DOUBTED_MS) from None

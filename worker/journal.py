@@ -28,6 +28,10 @@ class Journal:
         self._room = select.poll()
         self._room.register(file, select.POLLOUT)
 
+    def call_it(self, worker: str) -> None:
+        """The hub has told another name than it began with."""
+        self._worker = worker or self._worker
+
     def __call__(self, event: str, **facts: Any) -> None:
         self.say(event, facts)
 

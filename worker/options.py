@@ -17,6 +17,7 @@ from worker.resources import Wishes
 from worker.terms import Terms
 
 LONGEST_TOKEN = 4096
+IDENTITIES = ("aws",)
 
 
 class UsageError(Exception):
@@ -25,7 +26,8 @@ class UsageError(Exception):
 
 class Options(NamedTuple):
     server: Endpoint
-    token: str
+    token: str  # "" where it joins by its identity
+    identity: str  # "" or aws
     by_hand: bool  # a long-lived token instead of the join token of a launch
     worker: str
     pool: str
@@ -94,6 +96,12 @@ def _custom(text: str) -> Tuple[Tuple[str, int], ...]:
     return tuple(sorted(dict(amounts).items()))
 
 
+def _platform(text: str) -> str:
+    if text not in IDENTITIES:
+        raise UnitError("%r is none of %s" % (text, ", ".join(IDENTITIES)))
+    return text
+
+
 def _format(text: str) -> str:
     if text not in ("auto", "json", "text"):
         raise UnitError("%r is none of auto, json, text" % text)
@@ -103,6 +111,7 @@ def _format(text: str) -> str:
 FLAGS: Tuple[_Flag, ...] = (
     _Flag("server", _text, "the hub: https://HOST[:PORT], or http:// on this machine"),
     _Flag("join-token-file", _text, "file with the single-use token of this worker's launch"),
+    _Flag("join-identity", _platform, "instead of a token: what this machine's platform says of it: aws"),
     _Flag("token-file", _text, "file with a token of scope `worker`, for a worker started by hand"),
     _Flag("ca-fingerprint", _text, "sha256:… of the hub's certificate or CA; else the system's CAs count"),
     _Flag("worker-id", _label, "this worker's id (default: made from the host's name)"),
@@ -196,6 +205,7 @@ def _checked(values: Dict[str, Any], env: MutableMapping[str, str]) -> Options:
     return Options(
         server=server,
         token=token,
+        identity=values["join_identity"] or "",
         by_hand=by_hand,
         worker=values["worker_id"] or _own_name(),
         pool=values["pool"] or "",
@@ -244,9 +254,14 @@ def _own_name() -> str:
 def _token(values: Dict[str, Any], env: MutableMapping[str, str]) -> Tuple[bool, str]:
     inline = env.pop("WM_JOIN_TOKEN", "")
     join, long_lived = values["join_token_file"], values["token_file"]
-    ways: List[Optional[str]] = [way for way in (join, long_lived, inline) if way]
+    ways: List[Optional[str]] = [way for way in (join, long_lived, inline, values["join_identity"]) if way]
     if len(ways) != 1:
-        raise UsageError("give one token: --join-token-file for a launch, --token-file for a worker started by hand")
+        raise UsageError(
+            "give one token: --join-token-file for a launch, --token-file for a worker started by hand "
+            "(or --join-identity, where the machine's platform says who it is)"
+        )
+    if values["join_identity"]:
+        return False, ""
     if inline:
         return False, _usable(inline.strip(), "WM_JOIN_TOKEN")
     if join:

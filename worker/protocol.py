@@ -276,6 +276,21 @@ class Outcome:
 # Keys not named here are ignored by both sides, so that one version back still speaks.
 
 
+class Identity(TypedDict, total=False):
+    """A request to the platform's identity service, signed by the worker and sent by the hub, which so learns from the
+    service itself who signed it. `aws`: the headers of an `sts:GetCallerIdentity`; everything else of it is fixed."""
+
+    kind: str  # aws
+    headers: Dict[str, str]  # names in lower case; JOIN_HEADERS among those that are signed
+
+
+# What binds the signature to one hub and one registration, so that it is worth nothing anywhere else.
+HUB_HEADER = "x-wm-hub"  # the hub's URL as the worker was told, a space, and what it pins: sha256:…, or -
+WORKER_HEADER = "x-wm-worker"  # the registration's nonce, a space, and its credential_sha256
+JOIN_HEADERS = (HUB_HEADER, WORKER_HEADER)
+IDENTITY_BODY = "Action=GetCallerIdentity&Version=2011-06-15"
+
+
 class Register(TypedDict, total=False):
     """POST /v1/workers, `Authorization: Bearer <join token>`. An identical repeat gets the same answer."""
 
@@ -289,6 +304,7 @@ class Register(TypedDict, total=False):
     idle_exit_ms: Optional[int]  # None: never by itself
     max_runs: Optional[int]
     config: str  # digest of the pool's launch configuration, empty when unknown
+    identity: Identity  # POST /v1/join, without a token: who its platform says that it is
 
 
 class Registered(TypedDict, total=False):

@@ -70,7 +70,7 @@ def managed_pool(settings: Settings, pool: PoolConfig, hub: HubForAgents, clock:
         ),
         backend=create_backend(settings, pool, clock),
         capabilities=capabilities,
-        command=agent_command(pool, url, fingerprint, as_one_file),
+        command=agent_command(pool, url, fingerprint, as_one_file, capabilities.identity),
         environment={},
         setup=pool.worker.setup,
         work_dir=pool.worker.work_dir,

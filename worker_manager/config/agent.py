@@ -9,15 +9,19 @@ from worker.protocol import Shape, format_cpus
 from worker_manager.config.settings import PoolConfig
 
 
-def agent_command(pool: PoolConfig, server: str, fingerprint: str | None, as_one_file: bool = False) -> tuple[str, ...]:
+def agent_command(
+    pool: PoolConfig, server: str, fingerprint: str | None, as_one_file: bool = False, identity: str = ""
+) -> tuple[str, ...]:
     """The agent's argv. It carries no secret: the join token reaches the worker as the backend can bring it.
-    `as_one_file`: on a node that has nothing of ours, so its first word stands for the file that is brought there."""
+    `as_one_file`: on a node that has nothing of ours, so its first word stands for the file that is brought there.
+    `identity`: who vouches for workers that share this very line and hold no token; the hub then tells their names."""
     worker = pool.worker
     idle_ms = pool.limits.idle_ms if worker.idle_exit_ms is None else worker.idle_exit_ms
     options: Mapping[str, Any] = {
         "server": server,
         "ca-fingerprint": f"sha256:{fingerprint}" if fingerprint else None,
-        "worker-id": "{worker}",
+        "worker-id": None if identity else "{worker}",
+        "join-identity": identity or None,
         "pool": pool.name,
         "config": pool.launch_digest(),
         "work-dir": worker.work_dir or None,

@@ -10,6 +10,7 @@ from typing import Any
 
 from worker_manager.clock import Clock
 from worker_manager.control.ending import Ends
+from worker_manager.control.identities import Identities
 from worker_manager.control.ids import NewId
 from worker_manager.control.lanes import Call, Lane
 from worker_manager.control.launching import Launches
@@ -39,6 +40,7 @@ class Applier:
         self.ends = Ends(ledger, source, clock, reach)
         self.orders = Orders(ledger, self.ends, clock)
         self._reconciler = Reconciler(manager, ledger, source, clock, reach)
+        self._identities = Identities(source, clock)
         self.source_changed_at = -1  # by us, by the clock that never jumps: what it said before is out of date
         self.next_force: int | None = None
         self._open = Counter[str]()  # intents, by pool, as the last snapshot counts them
@@ -62,6 +64,7 @@ class Applier:
     ) -> BacklogFact | None:
         """What the plan may build on of what the source said; None: ask it anew, for we have changed something."""
         self._reconciler.note(pools, news, backlog)
+        self._identities.tell(self._ledger.memory(), pools, sights)
         still = self._reconciler.close(pools, sights, backlog)
         if still is None:
             self._source_changed()

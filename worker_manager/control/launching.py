@@ -288,6 +288,7 @@ def _claim(draft: Draft, version: int) -> LaunchClaim:
         backlog_version=version,
         owners=draft.pool.settings.owners,
         queues=draft.pool.settings.queues,
+        identity=draft.pool.capabilities.identity,
     )
 
 

@@ -41,6 +41,7 @@ def _sight(seen: Seen) -> Sight:
         started_at=seen.started_at,
         refusal=seen.refusal.value if seen.refusal else None,
         detail=seen.detail,
+        identity=seen.identity,
     )
 
 

@@ -39,6 +39,7 @@ class ManagedPool:
         return 1_000 if self.capabilities.list_lag_s == 0 else 5_000
 
     def submission(self, manager: str, id: str, tokens: tuple[str, ...]) -> Submission:
+        """One for each token; where workers can hold none, `tokens` only says how many."""
         return Submission(
             id=id,
             count=len(tokens),
@@ -47,7 +48,7 @@ class ManagedPool:
             shape=self.settings.shape,
             command=self.command,
             environment=self.environment,
-            join_tokens=tokens,
+            join_tokens=() if self.capabilities.identity else tokens,
             config=self.settings.config,
             setup=self.setup,
             work_dir=self.work_dir,

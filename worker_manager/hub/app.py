@@ -79,7 +79,7 @@ class Dispatch:
 
     async def _who(self, endpoint: Endpoint, scope: Scope, headers: Mapping[bytes, bytes]) -> tuple[Any, str]:
         needs = endpoint.needs
-        if needs is Need.OPEN:
+        if needs in (Need.OPEN, Need.IDENTITY):
             return NOBODY, ""
         if needs is Need.OPEN_ON_LOOPBACK:
             if from_loopback(scope) and not self._hub.settings.behind_proxy:
@@ -148,5 +148,7 @@ def _of_store(refusal: Refusal) -> Problem:
         headers = CHALLENGE
     elif refusal.status == 429:
         headers = {"Retry-After": "1"}
+    elif refusal.status == 503:
+        headers = {"Retry-After": "2"}
     errors = [{"where": where, "what": what} for where, what in refusal.errors]
     return Problem(refusal.status, refusal.code, refusal.detail, errors=errors, headers=headers)

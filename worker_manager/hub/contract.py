@@ -135,6 +135,7 @@ class Claim:
     backlog_version: int = 0
     owners: tuple[str, ...] = ()
     queues: tuple[str, ...] = ()
+    identity: str = ""  # its workers hold no token: who vouches for them (aws), and `token_hashes` is empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +274,15 @@ class HubStore(Protocol):
         """`token_sha256` is a join token's, or that of a token with the scope `worker`."""
         ...
 
+    def join(self, message: RegisterMessage, names: Sequence[str]) -> "Future[Registered]":
+        """For a worker without a token: `names` are what its platform vouches for, by any of which its launch may
+        know it. Raises NotYet while no launch does."""
+        ...
+
+    def awaits_identities(self) -> bool:
+        """Read. Some launch's workers hold no token."""
+        ...
+
     def admit_worker(self, worker: str, credential_sha256: str) -> None:
         """Read. Raises Unauthorized or Gone when this is not the credential of a worker that is here."""
 
@@ -358,6 +368,11 @@ class HubStore(Protocol):
         ...
 
     def bury(self, manager: str, workers: Sequence[str], reason: str) -> "Future[list[str]]": ...
+
+    def identify(self, manager: str, told: Mapping[str, str]) -> "Future[list[str]]":
+        """Worker → the identity by which it joins, for launches that were claimed so. Told again, or anew, at will
+        until it has registered. Returns those of which it holds now."""
+        ...
 
     def cordon(self, manager: str, orders: Sequence[CordonOrder]) -> "Future[dict[str, int | None]]": ...
 

@@ -26,6 +26,7 @@ class Need(Enum):
     OPEN_ON_LOOPBACK = "`read`, or no token on loopback"
     JOIN = "a join token, or one with the scope `worker`"
     CREDENTIAL = "the worker's own credential"
+    IDENTITY = "no token: a signed identity stands in the body"
 
 
 Needs = Need | tuple[str, ...]  # any one of these scopes; `operator` always may

@@ -53,7 +53,7 @@ def _operation(endpoint: Endpoint, schemas: dict[str, Any]) -> dict[str, Any]:
             },
         },
     }
-    if endpoint.needs is not Need.OPEN:
+    if endpoint.needs not in (Need.OPEN, Need.IDENTITY):
         operation["security"] = [{"bearer": []}]
         operation["x-needs"] = endpoint.needs.value if isinstance(endpoint.needs, Need) else list(endpoint.needs)
     if endpoint.body is not None:

@@ -9,7 +9,8 @@ Refusal
 │   ├── CoverageTaken        coverage-taken      another manager launches for these jobs: observe and plan again
 │   └── IdempotencyMismatch  idempotency-mismatch
 ├── Gone                 410 worker-gone         fence yourself and exit
-└── Overloaded           429 overloaded, too-many-groups
+├── Overloaded           429 overloaded, too-many-groups
+└── NotYet               503 identity-not-known  ask again in a moment: nobody has said yet whose worker this is
 
 A store that cannot be written is a StoreError (503): nothing was acknowledged.
 """
@@ -71,3 +72,8 @@ class Gone(Refusal):
 class Overloaded(Refusal):
     status = 429
     code = "overloaded"
+
+
+class NotYet(Refusal):
+    status = 503
+    code = "identity-not-known"

@@ -183,6 +183,10 @@ class Uncordoned(TypedDict):
 class Event(TypedDict):
     seq: int
     at_ms: int
+class Identified(TypedDict):
+    identified: list[str]
+
+
     kind: str
     subject: str
     data: Any

@@ -32,6 +32,7 @@ from worker_manager.hub.chores.run import run as run_chores
 from worker_manager.hub.contract import HubStore
 from worker_manager.hub.contract import Settings as StoreSettings
 from worker_manager.hub.ground import allow_many_connections, listener_for, names_of, only_one, own_folder
+from worker_manager.hub.identity import OwnNames
 from worker_manager.hub.logs import LogFolder
 from worker_manager.hub.logwriter import LogWriter
 from worker_manager.hub.longpoll import Waiters
@@ -43,6 +44,7 @@ from worker_manager.hub.routes.table import ENDPOINTS
 from worker_manager.hub.services import Services
 from worker_manager.hub.settings import HubSettings
 from worker_manager.hub.store import open_store
+from worker_manager.hub.vouching import Vouching
 
 log = logging.getLogger("worker_manager.hub")
 
@@ -109,6 +111,7 @@ class HubProcess:
             chores.cancel()
             self._withdraw()
             hub.readers.shutdown(wait=True)
+            hub.vouching.close()
             hub.logs.close()
         if self._fatal is not None:
             raise self._fatal
@@ -130,8 +133,18 @@ class HubProcess:
             readers=ThreadPoolExecutor(READERS, "hub-read"),
             loop=loop,
             version=own_version(),
+            vouching=Vouching(settings.sts_url),
+            own_names=self._own_names(),
             authority=self._authority(),
         )
+
+    def _own_names(self) -> OwnNames:
+        urls = tuple(url for url in (self._settings.advertise_url, self._local_url()) if url)
+        if self._identity is None:
+            return OwnNames(urls, ())
+        authority = self._identity.authority
+        pins = (self._identity.fingerprint, tls.fingerprint_of(authority) if authority else "")
+        return OwnNames(urls, tuple(pin for pin in pins if pin))
 
     def _authority(self) -> bytes | None:
         own = self._identity.authority if self._identity else None

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from worker_manager.clock import Clock
 from worker_manager.hub.auth import Credentials, Tokens
 from worker_manager.hub.contract import HubStore
+from worker_manager.hub.identity import OwnNames
 from worker_manager.hub.logwriter import LogWriter
 from worker_manager.hub.longpoll import Waiters
 from worker_manager.hub.metrics import Metrics
@@ -19,6 +20,7 @@ from worker_manager.hub.outputlimits import OutputLimits
 from worker_manager.hub.overload import Gate
 from worker_manager.hub.pyz import WorkerFiles
 from worker_manager.hub.settings import HubSettings
+from worker_manager.hub.vouching import Vouching
 
 T = TypeVar("T")
 
@@ -38,6 +40,8 @@ class Services:
     readers: ThreadPoolExecutor
     loop: asyncio.AbstractEventLoop
     version: str
+    vouching: Vouching
+    own_names: OwnNames
     authority: bytes | None = None  # the hub's own, PEM
     credentials: Credentials = field(default_factory=Credentials)
 

@@ -228,16 +228,19 @@ class Launches(Strict):
     submission: Label
     pool: Label
     workers: Annotated[list[Label], Field(min_length=1, max_length=10_000)]
-    token_hashes: Annotated[list[Sha256], Field(min_length=1, max_length=10_000)]
+    token_hashes: Annotated[list[Sha256], Field(max_length=10_000)] = []  # empty with `identity`
     call_deadline: Instant
     covers: Annotated[list[tuple[Text, Annotated[Count, Field(le=MOST_COVERED)]]], Field(max_length=10_000)] = []
     backlog_version: Count = 0
     owners: Annotated[list[Word | Literal["*"]], Field(max_length=1000)] = []  # empty: the token's; "*": everyone's
     queues: Annotated[list[Word], Field(max_length=1000)] = []
+    identity: Literal["", "aws"] = ""  # these workers hold no token: who vouches for them
 
     @model_validator(mode="after")
     def _pairs(self) -> Self:
-        if len(self.workers) != len(self.token_hashes):
+        if self.identity and self.token_hashes:
+            raise ValueError("with identity its workers hold no token: leave token_hashes out")
+        if not self.identity and len(self.workers) != len(self.token_hashes):
             raise ValueError("workers and token_hashes must be of one length")
         if len(set(self.workers)) != len(self.workers):
             raise ValueError("a worker stands twice in workers")
@@ -249,6 +252,19 @@ class Launches(Strict):
 class Workers(Strict):
     workers: Annotated[list[Label], Field(max_length=10_000)]
     reason: Text = ""
+
+
+IdentityName = Annotated[
+    str,
+    _like(
+        r"^aws:[0-9]{12}:([\w+=,.@-]{1,64}:)?i-[0-9a-f]{8,32}$",
+        "an identity is aws:ACCOUNT:INSTANCE or aws:ACCOUNT:ROLE:INSTANCE",
+    ),
+]
+
+
+class Identities(Strict):
+    identities: Annotated[dict[Label, IdentityName], Field(max_length=10_000)]  # by worker
 
 
 class CordonWish(Strict):

@@ -62,6 +62,7 @@ class Sight:
     started_at: int | None = None
     refusal: str | None = None
     detail: str = ""
+    identity: str = ""  # as whom its platform vouches for it, where it has no token
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,12 +34,13 @@ class LaunchClaim:
     submission: str
     pool: str
     workers: tuple[str, ...]  # ids, by index
-    token_hashes: tuple[str, ...]  # SHA-256 of the join tokens, hex, by index
+    token_hashes: tuple[str, ...]  # SHA-256 of the join tokens, hex, by index; none with `identity`
     call_deadline: int  # UTC ms
     covers: tuple[tuple[str, int], ...]
     backlog_version: int
     owners: tuple[str, ...] = ()  # whom these workers serve; empty: the manager's owner; "*": everyone
     queues: tuple[str, ...] = ()  # empty: every queue
+    identity: str = ""  # its workers hold no token: who vouches for them (aws); `identify` says as whom they come
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,9 @@ class Source(Protocol):
 
     def announce(self, claim: LaunchClaim) -> None:
         """Before the backend is called: makes the tokens valid and covers the job groups. Raises CoverageTaken."""
+
+    def identify(self, identities: Mapping[str, str]) -> tuple[str, ...]:
+        """Worker → as whom its platform vouches for it (backends.base.Seen.identity). Returns those admitted so."""
 
     def bury(self, workers: Sequence[str], reason: str) -> tuple[str, ...]:
         """Revoke the tokens of workers that never came. Returns those buried; not one that has registered."""

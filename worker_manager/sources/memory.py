@@ -41,6 +41,7 @@ class MemorySource:
         self._launches: dict[str, LaunchClaim] = {}
         self._buried: set[str] = set()
         self._came: set[str] = set()  # and are forgotten
+        self._identities: dict[str, str] = {}  # by worker
 
     # ------------------------------------------------------------ what the world does
 
@@ -56,7 +57,16 @@ class MemorySource:
         """Raises TokenRefused. A repeat is the second registrant: it is refused as well."""
         launch = self._launches.get(worker.rpartition("-")[0])
         digest = hashlib.sha256(token.encode()).hexdigest()
-        valid = launch is not None and (worker, digest) in zip(launch.workers, launch.token_hashes, strict=True)
+        valid = launch is not None and (worker, digest) in zip(launch.workers, launch.token_hashes, strict=False)
+        self._admit(worker, pool, shape, valid)
+
+    def join(self, identity: str, pool: str, shape: Shape) -> str:
+        """The same without a token, for one of whom its platform says who it is. Returns its name."""
+        worker = next((name for name, known in self._identities.items() if known == identity), "")
+        self._admit(worker, pool, shape, bool(worker))
+        return worker
+
+    def _admit(self, worker: str, pool: str, shape: Shape, valid: bool) -> None:
         if not valid or worker in self._buried | self._came or worker in self._workers:
             raise TokenRefused(worker)
         now = self._now_ms()
@@ -118,6 +128,12 @@ class MemorySource:
         if self.coverage_taken:
             raise CoverageTaken(claim.submission)
         self._launches.setdefault(claim.submission, claim)
+
+    def identify(self, identities: Mapping[str, str]) -> tuple[str, ...]:
+        self._reached()
+        known = {worker for launch in self._launches.values() if launch.identity for worker in launch.workers}
+        self._identities |= {worker: identity for worker, identity in identities.items() if worker in known}
+        return tuple(worker for worker in identities if worker in known)
 
     def bury(self, workers: Sequence[str], reason: str) -> tuple[str, ...]:  # noqa: ARG002 - nobody reads it here
         self._reached()

@@ -39,8 +39,15 @@ AMOUNTS = ("signal", "started_ms", "run_ms", "cpu_ms", "max_rss", "output")
 
 
 async def register(call: WorkerCall) -> Response:
-    fields = Fields(call.body)
-    fields.refuse_if("", too_deep(call.body, 16), "it is nested too deep")
+    message = registration(call.body)
+    registered = await call.hub.write(call.hub.store.register(message, call.secret_sha256))
+    return reply(registered, 201)
+
+
+def registration(body: dict[str, Any]) -> Register:
+    """What a worker says of itself when it comes."""
+    fields = Fields(body)
+    fields.refuse_if("", too_deep(body, 16), "it is nested too deep")
     fields.done()
     message: dict[str, Any] = {
         "protocol": fields.integer("protocol", PROTOCOL_VERSION),
@@ -69,8 +76,7 @@ async def register(call: WorkerCall) -> Response:
     if not PROTOCOL_VERSION - 1 <= message["protocol"] <= PROTOCOL_VERSION + 1:
         text = f"the hub speaks protocol {PROTOCOL_VERSION} and one version around it, not {message['protocol']}"
         raise Problem(400, "protocol-unknown", text)
-    registered = await call.hub.write(call.hub.store.register(cast(Register, message), call.secret_sha256))
-    return reply(registered, 201)
+    return cast(Register, message)
 
 
 async def poll(call: WorkerCall) -> Response:

@@ -15,6 +15,7 @@ from worker_manager.hub.types import (
     MIB,
     BacklogQuery,
     Cordons,
+    Identities,
     Launches,
     NoQuery,
     Publish,
@@ -76,9 +77,15 @@ async def launches(call: Call[NoQuery, Launches]) -> Response:
         backlog_version=body.backlog_version,
         owners=tuple(body.owners),
         queues=tuple(body.queues),
+        identity=body.identity,
     )
     await call.hub.write(call.hub.store.claim_launch(manager_id(call), claim, call.access.owner))
     return reply({})
+
+
+async def identities(call: Call[NoQuery, Identities]) -> Response:
+    told = await call.hub.write(call.hub.store.identify(manager_id(call), call.body.identities))
+    return reply({"identified": told})
 
 
 async def bury(call: Call[NoQuery, Workers]) -> Response:
@@ -117,6 +124,13 @@ ENDPOINTS = (
     _managers("sync", sync, "Backlog, workers and commands; waits until something is new", Sync, replies.Synced),
     _managers("publish", publish, "Plans, verdicts, decisions, results", Publish, replies.Empty, 32 * MIB),
     _managers("launches", launches, "Announce a launch before the backend is called", Launches, replies.Empty),
+    _managers(
+        "identities",
+        identities,
+        "As whom workers without a token will come: they are admitted from then on",
+        Identities,
+        replies.Identified,
+    ),
     _managers("bury", bury, "Revoke the tokens of workers that never came", Workers, replies.Buried),
     _managers("cordon", cordon, "These take no more jobs, if they are (still) idle", Cordons, replies.Cordoned),
     _managers("uncordon", uncordon, "These take jobs again", Uncordons, replies.Uncordoned),

@@ -1,7 +1,7 @@
 """Every route of the hub. The busiest stand first, because paths are compared in this order."""
 
 from worker_manager.hub.endpoint import Endpoint
-from worker_manager.hub.routes import agents, events, jobs, managers, operators, system, workers
+from worker_manager.hub.routes import agents, events, jobs, joining, managers, operators, system, workers
 from worker_manager.hub.routes.description import with_description
 
 ENDPOINTS: tuple[Endpoint, ...] = with_description(
@@ -13,5 +13,6 @@ ENDPOINTS: tuple[Endpoint, ...] = with_description(
         *events.ENDPOINTS,
         *operators.ENDPOINTS,
         *system.ENDPOINTS,
+        *joining.ENDPOINTS,
     )
 )

@@ -41,12 +41,10 @@ _TOKEN = select(tokens).where(tokens.c.sha256 == bindparam("hash"))
 
 
 def register(moves: Moves, message: Register, token_sha256: str) -> Registered:
-    nonce, credential = message.get("nonce", ""), message.get("credential_sha256", "")
-    if not nonce or not re.fullmatch(r"[0-9a-f]{64}", credential):
-        raise Invalid("a registration carries a nonce and the SHA-256 of the worker's credential")
+    refuse_incomplete(message)
     intent = moves.connection.execute(_INTENT, {"hash": token_sha256}).first()
     if intent is not None:
-        return _register_intent(moves, message, intent)
+        return register_intent(moves, message, intent)
     token = moves.connection.execute(_TOKEN, {"hash": token_sha256}).first()
     if token is None:
         raise Unauthorized("this join token is unknown", code="token-unknown")
@@ -57,11 +55,17 @@ def register(moves: Moves, message: Register, token_sha256: str) -> Registered:
     return _register_by_hand(moves, message, token.owner)
 
 
-def _register_intent(moves: Moves, message: Register, intent: Any) -> Registered:
+def refuse_incomplete(message: Register) -> None:
+    if not message.get("nonce") or not re.fullmatch(r"[0-9a-f]{64}", message.get("credential_sha256", "")):
+        raise Invalid("a registration carries a nonce and the SHA-256 of the worker's credential")
+
+
+def register_intent(moves: Moves, message: Register, intent: Any) -> Registered:
+    """The worker of a launch, which has shown that it is this intent's."""
     if intent.state == "buried":
         raise Unauthorized("this worker was given up before it came: its join token is revoked", code="token-revoked")
     named = message.get("worker")
-    if named and named != intent.worker:
+    if named and named != intent.worker and not intent.joins_by:
         raise Conflict(f"this join token is {intent.worker}'s, not {named}'s", code="second-registrant")
     there = load(moves, intent.worker)
     if there is not None:

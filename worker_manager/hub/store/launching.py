@@ -1,6 +1,7 @@
 """Launches of managers: claims with join tokens and coverage, and burials."""
 
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import bindparam, delete, func, insert, select, update
@@ -31,18 +32,15 @@ def covered_by_others(connection: Any, manager: str) -> dict[str, int]:
 
 
 def claim_launch(moves: Moves, manager: str, owner: str, claim: Claim) -> None:
-    if len(claim.workers) != len(claim.token_hashes) or not claim.workers:
-        raise Invalid("a claim names at least one worker, and a token hash for each")
+    tokens = _tokens(claim)
     before = moves.connection.execute(_OF_SUBMISSION, {"of": claim.submission}).all()
     if before:
-        _same(manager, claim, before)
+        _same(manager, claim, tokens, before)
         return
     taken = moves.connection.execute(select(intents.c.worker).where(intents.c.worker.in_(claim.workers))).first()
     if taken:
         raise Conflict(f"{taken.worker} is the name of another launch's worker", code="worker-exists")
-    known = moves.connection.execute(
-        select(intents.c.worker).where(intents.c.token_sha256.in_(claim.token_hashes))
-    ).first()
+    known = moves.connection.execute(select(intents.c.worker).where(intents.c.token_sha256.in_(tokens))).first()
     if known:
         raise Conflict("a token of this claim is another launch's: each worker has one of its own", code="token-exists")
     _refuse_covered(moves, manager, claim)
@@ -60,8 +58,9 @@ def claim_launch(moves: Moves, manager: str, owner: str, claim: Claim) -> None:
                 "call_deadline": claim.call_deadline,
                 "serves": serves_text(_served(claim, owner)),
                 "created_ms": moves.batch.now,
+                "joins_by": claim.identity or None,
             }
-            for worker, token in zip(claim.workers, claim.token_hashes, strict=True)
+            for worker, token in zip(claim.workers, tokens, strict=True)
         ],
     )
     covers: dict[str, int] = {}
@@ -86,15 +85,24 @@ def claim_launch(moves: Moves, manager: str, owner: str, claim: Claim) -> None:
     moves.event("launch.claimed", claim.submission, manager=manager, pool=claim.pool, workers=len(claim.workers))
 
 
+def _tokens(claim: Claim) -> tuple[str, ...]:
+    """What stands for each worker's token; for one that joins by its identity something that no hash is like."""
+    if not claim.workers or len(claim.token_hashes) != (0 if claim.identity else len(claim.workers)):
+        raise Invalid("a claim names at least one worker, and a token hash for each or, by identity, for none")
+    return claim.token_hashes or tuple(
+        f"identity-{sha256(worker.encode()).hexdigest()}"[:64] for worker in claim.workers
+    )
+
+
 def _served(claim: Claim, owner: str) -> Serves:
     """A pool that does not say whom it serves serves its manager's owner."""
     owners = claim.owners or ((owner,) if owner else ())
     return Serves(() if EVERYONE in owners else owners, claim.queues)
 
 
-def _same(manager: str, claim: Claim, before: Sequence[Any]) -> None:
+def _same(manager: str, claim: Claim, tokens: Sequence[str], before: Sequence[Any]) -> None:
     known = {row.worker: row.token_sha256 for row in before}
-    if known != dict(zip(claim.workers, claim.token_hashes, strict=True)) or before[0].manager != manager:
+    if known != dict(zip(claim.workers, tokens, strict=True)) or before[0].manager != manager:
         raise Conflict(f"{claim.submission} was claimed before, with other workers", code="submission-exists")
 
 

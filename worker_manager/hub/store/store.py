@@ -38,7 +38,17 @@ from worker_manager.hub.contract import (
 from worker_manager.hub.keeping import Kept
 from worker_manager.hub.refusals import Overloaded
 from worker_manager.hub.runtimes import RunTimes
-from worker_manager.hub.store import agents, chores, launching, operating, reading, schema, submitting, views
+from worker_manager.hub.store import (
+    agents,
+    chores,
+    identities,
+    launching,
+    operating,
+    reading,
+    schema,
+    submitting,
+    views,
+)
 from worker_manager.hub.store.engine import reading_engine, translated, writing_engine
 from worker_manager.hub.store.filling import feed_hungry
 from worker_manager.hub.store.fleet import limits_of
@@ -280,6 +290,12 @@ class Store:
     def register(self, message: Register, token_sha256: str) -> "Future[Registered]":
         return self._write(lambda m: agents.register(m, message, token_sha256))
 
+    def join(self, message: Register, names: Sequence[str]) -> "Future[Registered]":
+        return self._write(lambda m: identities.join(m, message, names))
+
+    def awaits_identities(self) -> bool:
+        return self._read(identities.awaited)
+
     def admit_worker(self, worker: str, credential_sha256: str) -> None:
         self._read(lambda c: reading.admit_worker(c, worker, credential_sha256))
 
@@ -403,6 +419,9 @@ class Store:
 
     def bury(self, manager: str, workers: Sequence[str], reason: str) -> "Future[list[str]]":
         return self._write(lambda m: launching.bury(m, manager, workers, reason))
+
+    def identify(self, manager: str, told: Mapping[str, str]) -> "Future[list[str]]":
+        return self._write(lambda m: identities.identify(m, manager, told))
 
     def cordon(self, manager: str, orders: Sequence[CordonOrder]) -> "Future[dict[str, int | None]]":
         return self._write(lambda m: operating.cordon(m, manager, orders))

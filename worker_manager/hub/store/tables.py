@@ -236,12 +236,16 @@ intents = Table(  # workers that a manager launches; the row outlives the regist
     Column("manager", String(64), nullable=False),
     Column("pool", String(128), nullable=False),
     Column("owner", String(128), nullable=False),
-    Column("token_sha256", String(64), nullable=False, unique=True),
+    Column("token_sha256", String(64), nullable=False, unique=True),  # no hash where it joins by its identity
     Column("state", String(16), nullable=False),  # open | registered | buried
     Column("call_deadline", BigInteger, nullable=False),
     Column("serves", Text, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
+    Column("joins_by", String(16)),  # who vouches for it: aws; None: nobody, it has a token
+    Column("identity", String(200)),  # as whom; None until its manager knows
     Index("intents_submission", "submission"),
+    Index("intents_identity", "identity", **_only("identity IS NOT NULL")),
+    Index("intents_joins", "joins_by", **_only("joins_by IS NOT NULL")),
 )
 
 coverage = Table(  # job groups that a submission's open intents are for
