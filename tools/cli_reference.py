@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from worker_manager.cli.main import COMMANDS, GLOBAL_SECTIONS, cli
+from worker_manager.cli.run import PerBackend
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "cli.md"
 
@@ -62,7 +63,7 @@ def _command(command: click.Command, name: str, parent: click.Context) -> Iterat
     yield f"```text\n{ctx.command_path} {pieces}\n```\n"
     yield f"{_prose(command.help or '')}\n"
     yield from _table([param for param in command.get_params(ctx) if "--help" not in param.opts], ctx)
-    if isinstance(command, click.Group) and name != "render":
+    if isinstance(command, click.Group) and not isinstance(command, PerBackend):
         for part in command.list_commands(ctx):
             inner = command.get_command(ctx, part)
             if inner is not None:

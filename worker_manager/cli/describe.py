@@ -9,7 +9,7 @@ from urllib.parse import quote
 import click
 
 from worker_manager.cli.ids import kind_and_name
-from worker_manager.cli.kinds import decision_why, job_state, pool_why, sentence, why
+from worker_manager.cli.kinds import decision_why, job_state, platform_says, pool_why, sentence, why
 from worker_manager.cli.lazy import OurCommand, with_connection
 from worker_manager.cli.output import (
     Column,
@@ -118,6 +118,8 @@ def _worker(inv: Invocation, worker: Mapping[str, Any]) -> None:
             ("Jobs done", text("runs")(worker)),
             ("Jobs here", ", ".join(str(_id_of(job)) for job in worker.get("jobs") or ())),
             ("Host", " ".join(f"{name}={value}" for name, value in host.items())),
+            ("Asked for", moment_ago(worker.get("requested_ms"), now)),
+            ("Platform says", platform_says(worker)),
             ("Ready", moment_ago(worker.get("ready_ms"), now)),
             ("Last seen", moment_ago(worker.get("seen_ms"), now)),
             ("Idle since", moment_ago(worker.get("idle_since_ms"), now)),
@@ -148,6 +150,7 @@ def _pool(inv: Invocation, answer: Mapping[str, Any]) -> None:
             ]
         )
         show_verdicts(inv, pool.get("verdicts"))
+        show_awaited(inv, pool.get("awaited"))
         show_decisions(inv, pool.get("decisions"))
 
 
@@ -171,6 +174,18 @@ def show_decisions(inv: Invocation, decisions: Any) -> None:
             Column("WHY", decision_why),
         ),
     )
+
+
+def show_awaited(inv: Invocation, awaited: Any) -> None:
+    """Workers that have not registered, and what their platform says of them."""
+    now = inv.world.now_ms()
+    columns = (
+        Column("WORKER", text("worker")),
+        Column("STATE", text("state"), colored=True),
+        Column("ASKED FOR", lambda one: ago(one.get("since") or now, now)),
+        Column("ITS PLATFORM SAYS", platform_says),
+    )
+    _table(inv, "Not registered yet", awaited, columns)
 
 
 def show_verdicts(inv: Invocation, verdicts: Any) -> None:

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import click
 
-from worker_manager.cli.describe import counts, show_decisions, show_verdicts
+from worker_manager.cli.describe import counts, show_awaited, show_decisions, show_verdicts
 from worker_manager.cli.ids import kind_and_name
 from worker_manager.cli.kinds import pool_why
 from worker_manager.cli.lazy import OurCommand, with_connection
@@ -56,6 +56,7 @@ def _pool(inv: Invocation, pool: Mapping[str, Any]) -> None:
     if seen is not None and now - seen > SILENT_MS:
         click.echo(f"Its manager was last heard {ago(seen, now)}: it may have stopped, and this is what it said then.")
     show_verdicts(inv, pool.get("verdicts"))
+    show_awaited(inv, pool.get("awaited"))
     show_decisions(inv, pool.get("decisions"))
 
 

@@ -93,7 +93,7 @@ def workers(
     output: str,
     watch: bool,
     limit: int,
-    cursor: str | None,
+    cursor: str | None,  # noqa: ARG001 - all of them come at once
     **options: Any,
 ) -> int:
     """Workers that the hub knows; or those that are named."""
@@ -101,10 +101,11 @@ def workers(
     client = inv.plus(**connection).client()
 
     def fetch() -> tuple[Sequence[Row], str | None]:
-        # The hub tells all that live; choosing among them is cheap here.
-        found, following = pages(client, "/v1/workers", "workers", {}, limit if not wanted else 100_000, cursor)
+        # The hub tells all that live, and those that were launched; choosing among them is cheap here.
+        told = client.get("/v1/workers", params={})
+        found = [*told["workers"], *(told.get("awaited") or ())]
         chosen = [item for item in found if all(item.get(name) == value for name, value in wanted.items())]
-        return chosen[:limit], following
+        return chosen[:limit], None
 
     named = _Named(inv, client, "/v1/workers/{}", names, wanted)
     none = "no worker is like that" if wanted else "there are no workers now"

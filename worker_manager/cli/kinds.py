@@ -1,7 +1,7 @@
 """What can be listed, and its columns."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from worker.protocol import format_bytes, format_cpus
@@ -43,13 +43,13 @@ def workers(now_ms: int) -> Kind:
             Column("DONE", text("runs")),
             Column("HAS", lambda worker: resources(worker.get("shape"))),
             Column("FREE", free),
-            Column("AGE", age("ready_ms", now_ms)),
+            Column("AGE", since("ready_ms", "requested_ms", now_ms)),
             Column("SEEN", age("seen_ms", now_ms)),
             Column("IDLE", age("idle_since_ms", now_ms)),
             Column("MANAGER", text("manager"), wide=True),
             Column("HOST", lambda worker: str((worker.get("host") or {}).get("hostname") or NOTHING), wide=True),
             Column("CONFIG", text("config"), wide=True),
-            Column("WHY", lambda worker: sentence((worker.get("cordon") or {}).get("reason"))),
+            Column("WHY", worker_why),
         ),
     )
 
@@ -123,6 +123,35 @@ def free(worker: Row) -> str:
         return NOTHING
     parts = [f"{format_cpus(wire.get('cpus', 1000))} cpu"]
     return ", ".join(parts + ([format_bytes(wire["memory"])] if wire.get("memory") else []))
+
+
+# What to do about a worker that its platform lets wait, or refused.
+_MENDS = {
+    "capacity": "it has no machine of this kind now: wait, or let the pool use other machines",
+    "quota": "ask for a higher quota, or lower max-workers",
+    "config": "it will never work like this: change what it says",
+    "auth": "renew or extend the credentials; worker-manager doctor tries them",
+    "throttled": "it was asked too often: nothing to do",
+}
+
+
+def platform_says(worker: Row) -> str:
+    """Of a worker that has not registered: its platform's words, and what to do."""
+    refusal = worker.get("refusal")
+    said = [f"{refusal}: {worker['text']}" if worker.get("text") else str(refusal)] if refusal else []
+    said = said or ([str(worker["text"])] if worker.get("text") else [])
+    return "; ".join([*said, *([_MENDS[refusal]] if refusal in _MENDS else [])]) or NOTHING
+
+
+def worker_why(worker: Row) -> str:
+    """Why it drains; of one that has not registered, what its platform says."""
+    cordon = sentence((worker.get("cordon") or {}).get("reason"))
+    return cordon if cordon != NOTHING else platform_says(worker)
+
+
+def since(name: str, otherwise: str, now_ms: int) -> Callable[[Row], str]:
+    one, other = age(name, now_ms), age(otherwise, now_ms)
+    return lambda row: one(row) if row.get(name) is not None else other(row)
 
 
 def pool_why(pool: Row, now_ms: int) -> str:

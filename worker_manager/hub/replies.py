@@ -115,8 +115,19 @@ class Worker(TypedDict, total=False):
     config: str
 
 
+class AwaitedWorker(TypedDict):
+    id: str
+    pool: str
+    manager: str
+    state: str
+    requested_ms: int
+    refusal: str | None
+    text: str
+
+
 class Workers(TypedDict):
     workers: list[Worker]
+    awaited: list[AwaitedWorker]
 
 
 class CommandGiven(TypedDict, total=False):

@@ -238,6 +238,7 @@ def _worker(
         config=(fact.config if fact else "") or (intent.config if intent else ""),
         registers=backlog.registers,
         handle=sight.handle if sight else intent.handle if intent else None,
+        refusal=sight.refusal if sight else None,
         detail=sight.detail if sight else "",
         started_at=sight.started_at if sight else None,
         known=intent is not None,

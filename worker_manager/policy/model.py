@@ -57,6 +57,7 @@ class WorkerView:
     config: str = ""  # digest of the configuration it was launched with
     registers: bool = True  # False where the source has no registration (a foreign queue)
     handle: str | None = None
+    refusal: str | None = None  # why the platform lets it wait, or ended it: backends.base.RefusalKind's values
     detail: str = ""  # the platform's words
     started_at: int | None = None  # its machine runs since then, as the platform says
     known: bool = True  # the ledger has an intent for it; False for what only a listing or the source shows
@@ -211,6 +212,17 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Awaited:
+    """One worker that was launched and has not registered."""
+
+    worker: str
+    state: str
+    since: int  # requested
+    refusal: str | None  # what kind of trouble the platform tells of
+    text: str  # its words
+
+
+@dataclass(frozen=True, slots=True)
 class PoolPlan:
     """One pool's line on the screen."""
 
@@ -231,6 +243,7 @@ class PoolPlan:
     frozen_until: int | None = None  # an operator's freeze that is in force
     freeze_text: str = ""
     next_due: int | None = None  # when time alone may change something here; None: only an event can
+    awaited: tuple[Awaited, ...] = ()  # the first of those that have not registered
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from worker.protocol import WorkerState
 from worker_manager.policy import limits
+from worker_manager.policy.awaited import awaited, held_by_platform
 from worker_manager.policy.bins import UNLIMITED, Suits
 from worker_manager.policy.eligible import Eligibility
 from worker_manager.policy.laws import LAWS, Look
@@ -82,6 +83,8 @@ def _decide(standing: Standing, placement: Placement) -> PoolDecision:
     due = (*limited.until, *gone.due, standing.pool.frozen_until or 0)
     blind = frozen.unreadable(standing, 0)  # told also when nothing was to be launched: nothing goes either
     limits_told = limited.reasons if blind is None else tuple(dict.fromkeys((*limited.reasons, blind.reason)))
+    platform = held_by_platform(standing)
+    limits_told = (*limits_told, platform) if platform else limits_told
     return PoolDecision(
         actions=(*recalled, *_launches(standing, placement, asked, limited, whys[-1]), *gone.actions),
         line=_line(standing, wanted, limited.count, gone.actions, (*whys, *limits_told, *gone.reasons), due),
@@ -171,6 +174,7 @@ def _line(
         frozen_until=standing.pool.frozen_until if standing.frozen else None,
         freeze_text=standing.pool.freeze_text if standing.frozen else "",
         next_due=_first_after(standing.now, due),
+        awaited=awaited(standing),
     )
 
 

@@ -28,7 +28,7 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
         "max-workers": "max-workers: {have} of {max}",
         "step-up": "step: at most {step:# new worker|# new workers} at a time, {wanted} wanted",
         "cooldown-up": "cooldown: {left_ms} left of {cooldown_ms} since the last launch",
-        "backoff": "backoff after {failures:# failed launch|# failed launches} ({kind}): {left_ms} left",
+        "backoff": "backoff after {failures:# failed launch|# failed launches} ({kind}): {left_ms} left; last: {text}",
         "breaker-open": "breaker open after {failures:# failed start|# failed starts} ({kind}): "
         "next probe in {left_ms}; last: {text}",
         "breaker-probe": "breaker half open: one worker as a probe",
@@ -36,6 +36,7 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
         "backend-unreadable": "the backend cannot be read, so nothing is decided: {text}",
         "backlog-unreadable": "the backlog cannot be read, so nothing is decided: {text}",
         "throttled": "the backend asked to wait: {left_ms} left",
+        "platform-holds": "the platform lets {workers:# worker|# workers} wait ({kind}): {text}",
         # why a worker goes
         "idle": "idle for {idle_ms} (limit {limit_ms}) and not wanted: {wanted} wanted, {have} here",
         "too-old": "older than {limit_ms}",
@@ -65,6 +66,7 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
         # what becomes of a job group
         "room-now": "{jobs:# has|# have} room on workers that run",
         "room-coming": "{jobs:# has|# have} room on {workers:# worker that is on its|# workers that are on their} way",
+        "room-held": "room is on its way, but the platform lets {workers:# worker|# workers} wait ({kind}): {text}",
         "launching": "{workers:# worker is|# workers are} launched for {jobs} of them",
         "elsewhere": "it fits here, but pool {pool} has it",
         "no-room": "{jobs:# job finds|# jobs find} no room: {why}",

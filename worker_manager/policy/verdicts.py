@@ -6,6 +6,7 @@ serve the group one for each reason why not.
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from worker_manager.policy.awaited import held_by_platform
 from worker_manager.policy.eligible import Eligibility
 from worker_manager.policy.model import Verdict
 from worker_manager.policy.packing import Placement
@@ -40,6 +41,7 @@ class _Telling:
             pool: dict(placement.covers(pool, count, count)[0]) if count else {} for pool, count in launched.items()
         }
         self._coming = {pool: len(placement.used(pool, COMING)) for pool in launched}
+        self._platform = {pool: held_by_platform(placement.rooms[pool].standing, "room-held") for pool in launched}
         self._start_ms = {pool: placement.rooms[pool].standing.start_ms for pool in launched}
         self._elsewhere = {pool: because("elsewhere", pool=pool) for pool in launched}
 
@@ -69,7 +71,7 @@ class _Telling:
             yield Verdict(key, pool, "served", here, because("room-now", jobs=here))
         if coming:
             reason = because("room-coming", jobs=coming, workers=self._coming[pool])
-            yield Verdict(key, pool, "launching", coming, reason)
+            yield Verdict(key, pool, "launching", coming, self._platform[pool] or reason)
         if jobs[SOON]:
             reason = because("soon-done", jobs=jobs[SOON], start_ms=self._start_ms[pool])
             yield Verdict(key, pool, "served", jobs[SOON], reason)

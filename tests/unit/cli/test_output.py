@@ -365,3 +365,45 @@ def test_watching_off_a_terminal_prints_what_changed_below_one_head() -> None:
     assert result.code == 130
     assert [line.split()[0] for line in lines(result.stdout)] == ["ID", "j1", "j2", "j1"]
     assert [asked.params.get("after") for asked in hub.asked if asked.path == "/v1/events"] == ["now", "c0", "c1"]
+
+
+AWAITED = {
+    "id": "main-0002-0",
+    "pool": "gpu",
+    "manager": "main",
+    "state": "submitted",
+    "requested_ms": NOW - 300_000,
+    "refusal": "capacity",
+    "text": "0/3 nodes are available: 3 Insufficient nvidia.com/gpu",
+}
+SAYS = (
+    "capacity: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu; "
+    "it has no machine of this kind now: wait, or let the pool use other machines"
+)
+
+
+def test_workers_that_have_not_registered_are_listed_with_what_their_platform_says() -> None:
+    there = House(FakeHub({("GET", "/v1/workers"): {"workers": [], "awaited": [AWAITED]}}))
+    _, row = lines(there.ok("get", "workers"))
+    assert row.split()[:3] == ["main-0002-0", "gpu", "submitted"]
+    assert "5m" in row
+    assert row.endswith(SAYS)
+    assert "main-0002-0" in there.ok("get", "workers", "--pool", "gpu", "--state", "submitted")
+    assert "main-0002-0" not in there.ok("get", "workers", "--state", "ready")
+
+
+def test_one_that_has_not_registered_is_described() -> None:
+    told = lines(House(FakeHub({("GET", "/v1/workers/main-0002-0"): AWAITED})).ok("describe", "main-0002-0"))
+    assert f"Platform says: {SAYS}" in told
+    assert any(line.startswith("Asked for:") and line.endswith("(5m ago)") for line in told)
+
+
+def test_explain_pool_shows_those_that_have_not_registered() -> None:
+    one = {"worker": "w-1", "state": "submitted", "since": NOW - 60_000, "refusal": None, "text": "Priority"}
+    answer = {"pools": [{**POOL, "awaited": [one]}]}
+    told = lines(House(FakeHub({("GET", "/v1/pools/local/explain"): answer})).ok("explain", "pool", "local"))
+    where = told.index("Not registered yet:")
+    assert told[where + 1 : where + 3] == [
+        "WORKER  STATE      ASKED FOR  ITS PLATFORM SAYS",
+        "w-1     submitted  1m ago     Priority",
+    ]

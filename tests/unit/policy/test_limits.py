@@ -124,7 +124,8 @@ def left(standing: Standing) -> int | None:
 
 def test_the_first_failure_holds_launches_back() -> None:
     standing = stand(failures=(failed(MINUTE),), backoff_ms=5 * MINUTE)
-    assert said(backoff.backoff(standing, 3)) == (0, "backoff after 1 failed launch (capacity): 4m left")
+    why = "backoff after 1 failed launch (capacity): 4m left; last: no machine of this kind"
+    assert said(backoff.backoff(standing, 3)) == (0, why)
     assert left(stand(failures=(failed(5 * MINUTE),), backoff_ms=5 * MINUTE)) is None
 
 

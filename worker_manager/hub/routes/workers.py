@@ -13,7 +13,10 @@ from worker_manager.hub.wirecheck import is_label
 
 
 async def list_workers(call: Call[NoQuery, None]) -> Response:
-    return reply({"workers": await call.hub.read(call.hub.store.list_workers)})
+    """Those that have registered, and beside them those that were launched and have not."""
+    store = call.hub.store
+    workers = await call.hub.read(store.list_workers)
+    return reply({"workers": workers, "awaited": await call.hub.read(store.awaited_workers)})
 
 
 async def get_worker(call: Call[NoQuery, None]) -> Response:

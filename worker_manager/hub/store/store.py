@@ -324,6 +324,9 @@ class Store:
     def list_workers(self, pools: Sequence[str] | None = None, gone: bool = False) -> list[Wire]:
         return self._read(lambda c: views.list_workers(c, pools, gone, self._clock.now_ms()))
 
+    def awaited_workers(self) -> list[Wire]:
+        return self._read(views.awaited)
+
     def drain_worker(self, worker: str, by: str, reason: str = "", deadline_ms: int | None = None) -> "Future[Wire]":
         def act(moves: Moves) -> Wire:
             operating.drain(moves, worker, by, reason, deadline_ms)

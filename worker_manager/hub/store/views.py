@@ -37,7 +37,10 @@ GONE_SHOWN_MS = 3_600_000  # a manager still sees a worker for so long after it 
 def get_worker(connection: Connection, name: str) -> Wire:
     row = connection.execute(select(workers).where(workers.c.id == name)).first()
     if row is None:
-        raise NotFound(f"there is no worker {name}")
+        coming = next((one for one in awaited(connection) if one["id"] == name), None)
+        if coming is None:
+            raise NotFound(f"there is no worker {name}")
+        return coming
     wire = worker_wire(row)
     active = select(jobs.c.id, jobs.c.idx).where(jobs.c.worker == name, ON_WORKER_SQL).order_by(jobs.c.assigned_ms)
     wire["jobs"] = [job_id(one.id, one.idx) for one in connection.execute(active)]
@@ -99,6 +102,27 @@ def _not_below_zero(shape: Wire) -> Wire:
     if "custom" in shape:
         shape["custom"] = {name: max(0, count) for name, count in shape["custom"].items()}
     return shape
+
+
+def awaited(connection: Connection) -> list[Wire]:
+    """Workers that were launched and have not registered, as their managers last told of them."""
+    told = [
+        {
+            "id": one.get("worker"),
+            "pool": pool.get("pool"),
+            "manager": pool["manager"],
+            "state": one.get("state"),
+            "requested_ms": one.get("since"),
+            "refusal": one.get("refusal"),
+            "text": one.get("text"),
+        }
+        for pool in list_pools(connection)
+        for one in pool.get("awaited") or ()
+        if isinstance(one, dict)
+    ]
+    names = [one["id"] for one in told]
+    here = set(connection.execute(select(workers.c.id).where(workers.c.id.in_(names))).scalars()) if names else ()
+    return [one for one in told if one["id"] not in here]
 
 
 # ---------------------------------------------------------------- the backlog

@@ -4,9 +4,10 @@ Failures that come together are one window and lengthen the pause once. What the
 honoured. Nothing is remembered for longer than three hours.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
+from worker_manager.policy.awaited import SENTENCE_TOLD, shortened
 from worker_manager.policy.limits.base import Held
 from worker_manager.policy.model import Failure
 from worker_manager.policy.reasons import because
@@ -34,10 +35,14 @@ def backoff(standing: Standing, _count: int) -> Held | None:
         why = (
             because("throttled", left_ms=left)
             if asked > until
-            else because("backoff", failures=len(failures), kind=kind, left_ms=left)
+            else because("backoff", failures=len(failures), kind=kind, left_ms=left, text=_last_words(failures))
         )
         held.append(Held(0, why, max(until, asked)))
     return max(held, key=lambda one: one.until or 0, default=None)
+
+
+def _last_words(failures: Sequence[Failure]) -> str:
+    return shortened(failures[-1].text, SENTENCE_TOLD) or "it did not say why"
 
 
 def by_kind(standing: Standing) -> dict[str, list[Failure]]:
