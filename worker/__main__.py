@@ -89,8 +89,12 @@ def _rested(ms: int, signals: Signals) -> bool:
         left = until - boot_ms()
         if left <= 0:
             return True
-        if select.select([signals.fileno()], [], [], left / 1000)[0] and any(n != "dump" for n in signals.taken()):
+        if select.select([signals.fileno()], [], [], left / 1000)[0] and _to_stop(signals):
             return False
+
+
+def _to_stop(signals: Signals) -> bool:
+    return any(name not in ("dump", "notice") for name in signals.taken())
 
 
 if __name__ == "__main__":

@@ -237,6 +237,8 @@ class Agent:
         for name in self._signals.taken():
             if name == "dump":
                 self._journal.say("dump", dict(self._facts(), held=self._held(), threads=_stacks()))
+            elif name == "notice":
+                self._carry_out(self._state.noticed(boot_ms()))
             else:
                 self._journal("signal", name=name)
                 self._carry_out(self._state.signalled(boot_ms()))

@@ -14,7 +14,7 @@ from worker.address import BadAddress, Endpoint, endpoint
 from worker.host import VERSION
 from worker.protocol import UnitError, parse_bytes, parse_cpus, parse_duration
 from worker.resources import Wishes
-from worker.terms import Terms
+from worker.terms import NOTICE_MS, Terms
 
 LONGEST_TOKEN = 4096
 IDENTITIES = ("aws",)
@@ -127,6 +127,7 @@ FLAGS: Tuple[_Flag, ...] = (
     _Flag("walltime", parse_duration, "how long this worker may live, such as 12h"),
     _Flag("tag", _tags, "offer these tags (may be repeated)"),
     _Flag("custom", _custom, "offer NAME=COUNT of something else (may be repeated)"),
+    _Flag("notice-seconds", parse_duration, "how long before the machine is taken away SIGUSR2 comes (default 60)"),
     _Flag("idle-seconds", parse_duration, "leave after having been idle for this long, when the hub agrees"),
     _Flag("exit-after-num-runs", _positive, "leave after this many jobs"),
     _Flag("checkin-frequency-seconds", parse_duration, "report at least this often (default: what the hub says)"),
@@ -200,6 +201,7 @@ def _checked(values: Dict[str, Any], env: MutableMapping[str, str]) -> Options:
         max_runs=values["exit_after_num_runs"],
         dead_man_ms=values["dead_man_seconds"],
         pass_down=bool(values["pass_down_termination"]),
+        notice_ms=NOTICE_MS if values["notice_seconds"] is None else values["notice_seconds"],
     )
     join = values["join_seconds"]
     return Options(

@@ -62,7 +62,10 @@ def found(work_dir: str, wishes: Wishes, env: Mapping[str, str], now_ms: int) ->
 
 
 def wished(shape: Shape, devices: Sequence[str], wishes: Wishes) -> Given:
-    """Flags win. More GPUs than were seen are numbered; a work dir with a limit is a disk of that size."""
+    """Flags win, but for the time: the sooner end counts, because it comes whatever was asked for. More GPUs than were
+    seen are numbered; a work dir with a limit is a disk of that size."""
+    if wishes.walltime is not None and shape.walltime is not None:
+        wishes = wishes._replace(walltime=min(wishes.walltime, shape.walltime))
     amounts = {name: getattr(wishes, name) for name in ("cpus", "memory", "gpus", "gpu_type", "disk", "walltime")}
     shape = replace(shape, **{name: value for name, value in amounts.items() if value is not None})
     if wishes.max_work_dir_size is not None:

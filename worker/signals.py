@@ -1,4 +1,5 @@
-"""Signals as something to wait for: TERM, INT and HUP ask to stop, USR1 asks what is going on."""
+"""Signals as something to wait for: TERM, INT and HUP ask to stop, USR1 asks what is going on, USR2 says that the
+machine is taken away soon."""
 
 import os
 import signal
@@ -12,7 +13,7 @@ class Signals:
 
     def __init__(self) -> None:
         self._out, self._in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        for number in (*STOPS, signal.SIGUSR1):
+        for number in (*STOPS, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, self._noted)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         signal.set_wakeup_fd(self._in, warn_on_full_buffer=False)
@@ -24,7 +25,7 @@ class Signals:
         return self._out
 
     def taken(self) -> List[str]:
-        """What came since the last call: `dump`, or the name of a signal to stop."""
+        """What came since the last call: `dump`, `notice`, or the name of a signal to stop."""
         try:
             numbers = os.read(self._out, 4096)
         except BlockingIOError:
@@ -33,6 +34,8 @@ class Signals:
         for number in numbers:
             if number == signal.SIGUSR1:
                 names.append("dump")
+            elif number == signal.SIGUSR2:
+                names.append("notice")
             elif number in STOPS:
                 names.append(signal.Signals(number).name)
         return names

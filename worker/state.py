@@ -253,6 +253,14 @@ class State:
             return [Exit(FAILED, "signal")]
         return orders + self.tick(now)
 
+    def noticed(self, now: int) -> List[Order]:
+        """USR2: the machine is taken away in a while, whatever was said of its walltime before."""
+        ends_at = now + self.terms.notice_ms
+        if self.terms.ends_at is not None:
+            ends_at = min(ends_at, self.terms.ends_at)
+        self.terms = self.terms._replace(ends_at=ends_at)
+        return [Say("notice", {"ends_in_ms": ends_at - now}), *self.tick(now)]
+
     def _stop(self, reason: str, text: str, grace_ms: int, now: int) -> List[Order]:
         self.stopping = self.stopping or reason
         self._leave_by = now + grace_ms + FAREWELL_MS
@@ -273,8 +281,8 @@ class State:
         times = [self._gives_up_at if self.held.nothing else self.lease.fence_at if not self.fenced else now + 60_000]
         if self.held.nothing:
             times.append(self._keeper_until - self.lease.ms // 2)
-        if self.drain is not None and self.drain.deadline is not None and not self.stopping:
-            times.append(self.drain.deadline)
+        if self._drain_deadline is not None and not self.held.nothing:
+            times.append(self._drain_deadline)
         if self.terms.ends_at is not None and self.drain is None and not self.stopping:
             times.append(self.terms.ends_at - LAST_STRETCH_MS)
         if self._drain_known_at is not None and self.held.nothing and not self.leaving:
@@ -284,6 +292,15 @@ class State:
         if self._idle_ends is not None:
             times.append(self._idle_ends)
         return min(times)
+
+    @property
+    def _drain_deadline(self) -> Optional[int]:
+        """When what still runs is ended. However a drain began, the end of the walltime comes no later for it."""
+        if self.drain is None or self.stopping:
+            return None
+        ends_at = self.terms.ends_at
+        times = [self.drain.deadline, None if ends_at is None else ends_at - LAST_MARGIN_MS]
+        return min((when for when in times if when is not None), default=None)
 
     @property
     def _idle_ends(self) -> Optional[int]:
@@ -301,7 +318,7 @@ class State:
             orders.append(Say("fenced", {"running": len(self.held.started), "silent_ms": self.lease.silent_for(now)}))
             orders.append(EndAll(0, "lease-lost", "its worker lost the hub"))
         orders += self._what_is_over(now)
-        deadline = self.drain.deadline if self.drain is not None and not self.stopping else None
+        deadline = self._drain_deadline
         if deadline is not None and now >= deadline and not self.held.nothing:
             orders += self._stop("drained", "its worker was drained", KILL_GRACE_MS, now)
         if self.held.nothing:
@@ -323,7 +340,7 @@ class State:
             return []
         ends_at = self.terms.ends_at
         if ends_at is not None and now >= ends_at - LAST_STRETCH_MS:
-            return self._begin_drain(Drain("walltime", False, ends_at - LAST_MARGIN_MS))
+            return self._begin_drain(Drain("walltime", False))
         if self.terms.max_runs is not None and self.held.runs >= self.terms.max_runs:
             return self._begin_drain(Drain("max-runs", False))
         idle_ends = self._idle_ends

@@ -9,6 +9,7 @@ FAREWELL_MS = 10_000  # how long a worker that was stopped tries to hand back it
 DEAD_MAN_MS = 3_600_000
 LAST_STRETCH_MS = 60_000  # before its walltime ends a worker takes no more
 LAST_MARGIN_MS = 30_000  # and then ends what still runs, so that it goes back and is not lost
+NOTICE_MS = 60_000  # how long before its end USR2 comes, where nothing else is said
 SHAPE_MS = 60_000  # how often the hub hears how much walltime is left
 
 
@@ -19,6 +20,7 @@ class Terms(NamedTuple):
     dead_man_ms: Optional[int] = None  # None: idle_exit_ms + lease, or an hour
     pass_down: bool = False  # the first signal ends the jobs
     ends_at: Optional[int] = None  # when the machine is taken away, by our own clock
+    notice_ms: int = NOTICE_MS
 
     def gives_up_after(self, lease_ms: int) -> int:
         """The dead man's switch: how long the hub may be silent to a worker without jobs."""

@@ -267,6 +267,17 @@ def test_no_secret_can_be_seen(fake_hub: Any, start_agent: Any, sleeper: Any) ->
     assert credential_sha256 not in agent.errors.read_text()
 
 
+def test_usr2_says_that_the_machine_goes_and_what_runs_is_given_back_in_time(
+    fake_hub: Any, start_agent: Any, sleeper: Any, eventually: Any
+) -> None:
+    agent = start_agent("--notice-seconds", "31")
+    sleeper()
+    agent.process.send_signal(signal.SIGUSR2)
+    eventually(lambda: agent.said("notice"), "the notice")
+    assert agent.exit_code() == 0
+    assert fake_hub.result("j1")["outcome"] == "returned"
+
+
 def test_usr1_tells_what_it_does_and_holds(fake_hub: Any, start_agent: Any, sleeper: Any, eventually: Any) -> None:
     agent = start_agent()
     sleeper()

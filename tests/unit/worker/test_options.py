@@ -45,6 +45,12 @@ def test_amounts_have_units(token_file: str) -> None:
     assert wishes.custom == (("licence", 2), ("tape", 1))
 
 
+def test_the_platform_may_say_how_long_before_its_end_it_signals(token_file: str) -> None:
+    argv = ["--server", "https://hub", "--join-token-file", token_file]
+    assert parse(argv, {}).terms.notice_ms == 60_000
+    assert parse(argv, {"WM_NOTICE_SECONDS": "90s"}).terms.notice_ms == 90_000
+
+
 def test_switches(token_file: str) -> None:
     read = options("--join-token-file", token_file, "--exit-on-exception", WM_PASS_DOWN_TERMINATION="yes")
     assert read.exit_on_exception and read.terms.pass_down

@@ -153,3 +153,10 @@ def test_flags_for_gpus_and_disk() -> None:
     assert (none.gpus, none.shape.gpu_type) == ((), "")
     assert wished(has, [], Wishes(max_work_dir_size=50)).shape.disk == 50
     assert wished(has, [], Wishes(max_work_dir_size=500)).shape.disk == 100
+
+
+def test_the_sooner_of_two_walltimes_counts_for_one_may_be_cut_short() -> None:
+    shape = Shape(cpus=1000, memory=0, walltime=600_000)
+    assert wished(shape, (), Wishes(walltime=3_600_000)).shape.walltime == 600_000
+    assert wished(shape, (), Wishes(walltime=60_000)).shape.walltime == 60_000
+    assert wished(Shape(cpus=1000, memory=0), (), Wishes(walltime=60_000)).shape.walltime == 60_000

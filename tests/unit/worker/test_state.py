@@ -307,6 +307,33 @@ def test_before_its_walltime_ends_it_takes_no_more_and_then_gives_back_what_runs
     assert only(EndAll, state.tick(3_000_000 - LAST_MARGIN_MS)).reason == "drained"
 
 
+@pytest.mark.parametrize("by_hub", [True, False])
+def test_a_worker_that_drains_already_gives_back_what_runs_before_its_walltime_ends(by_hub: bool) -> None:
+    state = a_state(ends_at=3_000_000)
+    assigned(state, "j1", now=2_000_000)
+    state.happened([started("j1")], 2_000_001)
+    if by_hub:
+        state.polled({"seq": 2, "drain": {"reason": "idle"}}, 2_000_002, 2_000_002)
+    else:
+        state.signalled(2_000_002)
+    assert state.drain is not None
+    state.reported({"ack": 1}, 2_960_000, 2_960_000)  # the lease holds
+    assert state.wake_at(2_960_000) == 3_000_000 - LAST_MARGIN_MS
+    assert not [order for order in state.tick(3_000_000 - LAST_MARGIN_MS - 1) if isinstance(order, EndAll)]
+    assert only(EndAll, state.tick(3_000_000 - LAST_MARGIN_MS)).reason == "drained"
+
+
+def test_a_notice_brings_the_end_nearer_and_never_puts_it_off() -> None:
+    state = a_state(notice_ms=90_000)
+    assert only(Say, state.noticed(100_000)) == Say("notice", {"ends_in_ms": 90_000})
+    state.noticed(130_000)
+    assert state.terms.ends_at == 190_000
+    assert state.wake_at(130_000) == 190_000 - LAST_STRETCH_MS
+    state.tick(190_000 - LAST_STRETCH_MS)
+    assert state.drain is not None
+    assert state.drain.reason == "walltime"
+
+
 def test_the_hub_hears_how_much_walltime_is_left() -> None:
     state = a_state(ends_at=3_000_000)
     assert "shape" not in state.report(100)
