@@ -326,9 +326,9 @@ def test_a_worker_that_drains_already_gives_back_what_runs_before_its_walltime_e
 def test_a_notice_brings_the_end_nearer_and_never_puts_it_off() -> None:
     state = a_state(notice_ms=90_000)
     assert only(Say, state.noticed(100_000)) == Say("notice", {"ends_in_ms": 90_000})
-    state.noticed(130_000)
+    state.noticed(120_000)
     assert state.terms.ends_at == 190_000
-    assert state.wake_at(130_000) == 190_000 - LAST_STRETCH_MS
+    assert state.wake_at(120_000) == 190_000 - LAST_STRETCH_MS
     state.tick(190_000 - LAST_STRETCH_MS)
     assert state.drain is not None
     assert state.drain.reason == "walltime"
