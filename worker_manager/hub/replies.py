@@ -183,6 +183,10 @@ class Buried(TypedDict):
     buried: list[str]
 
 
+class Identified(TypedDict):
+    identified: list[str]
+
+
 class Cordoned(TypedDict):
     cordoned: dict[str, int | None]
 
@@ -194,10 +198,6 @@ class Uncordoned(TypedDict):
 class Event(TypedDict):
     seq: int
     at_ms: int
-class Identified(TypedDict):
-    identified: list[str]
-
-
     kind: str
     subject: str
     data: Any

@@ -420,11 +420,11 @@ class Store:
     def claim_launch(self, manager: str, claim: Claim, owner: str = "") -> "Future[None]":
         return self._write(lambda m: launching.claim_launch(m, manager, owner, claim))
 
-    def bury(self, manager: str, workers: Sequence[str], reason: str) -> "Future[list[str]]":
-        return self._write(lambda m: launching.bury(m, manager, workers, reason))
-
     def identify(self, manager: str, told: Mapping[str, str]) -> "Future[list[str]]":
         return self._write(lambda m: identities.identify(m, manager, told))
+
+    def bury(self, manager: str, workers: Sequence[str], reason: str) -> "Future[list[str]]":
+        return self._write(lambda m: launching.bury(m, manager, workers, reason))
 
     def cordon(self, manager: str, orders: Sequence[CordonOrder]) -> "Future[dict[str, int | None]]":
         return self._write(lambda m: operating.cordon(m, manager, orders))
