@@ -3,6 +3,7 @@
     platform = MemoryPlatform(clock.now_ms, seed=7)
     backend = MemoryBackend(platform, context)
     platform.faults.inject("launch", TimeOut(executes=True))   # the next launch happens, and nobody learns of it
+    platform.warn(worker_id, in_ms=120_000)             # it is about to end this worker, and says so
     platform.next_change(now)                           # when a phase changes next: a simulator jumps there
 
 A worker is a timetable of phases, so nothing runs between two calls: the same seed and calls give the same answers.
@@ -10,7 +11,7 @@ The platform outlives its backends, as a real one does; managers and pools on it
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -21,6 +22,7 @@ from backends.base import (
     LaunchOutcome,
     ListFailed,
     Listing,
+    Notice,
     Option,
     Refused,
     Severity,
@@ -89,14 +91,31 @@ class MemoryBackend:
         return Listing(tuple(seen))
 
     def terminate(self, handle: str, force: bool) -> EndOutcome:
-        match self._fault("terminate"):
+        return self._may_fail("terminate", lambda: self.platform.end(handle, force=force))
+
+    def notices(self) -> tuple[Notice, ...]:
+        fault = self._fault("notices")
+        if isinstance(fault, Unreadable):
+            raise ListFailed(fault.text)
+        if isinstance(fault, Hang):
+            raise ListFailed(_NO_ANSWER)
+        return self.platform.notices(self._context.manager, self._context.pool)
+
+    def hold(self, notice: Notice) -> EndOutcome:
+        return self._may_fail("hold", lambda: self.platform.hold(notice))
+
+    def release(self, notice: Notice) -> EndOutcome:
+        return self._may_fail("release", lambda: self.platform.release(notice))
+
+    def _may_fail(self, call: str, act: Callable[[], EndOutcome]) -> EndOutcome:
+        match self._fault(call):
             case Refuse(kind, text, retry_after_s):
                 return Refused(kind, text, retry_after_s)
             case TimeOut(executes=executes) | Hang(executes=executes):
                 if executes:
-                    self.platform.end(handle, force=force)
+                    act()
                 return Unknown(_NO_ANSWER)
-        return self.platform.end(handle, force=force)
+        return act()
 
     def _fault(self, call: str) -> Fault | None:
         return self.platform.faults.meet(call, self._context.call_timeout_s)

@@ -12,7 +12,7 @@ FOREVER = 2**62  # ms
 
 @dataclass(frozen=True)
 class Refuse:
-    """launch, terminate: the platform says no and does nothing."""
+    """launch, terminate, hold, release: the platform says no and does nothing."""
 
     kind: RefusalKind = RefusalKind.CAPACITY
     text: str = "refused by order"
@@ -21,14 +21,14 @@ class Refuse:
 
 @dataclass(frozen=True)
 class TimeOut:
-    """launch, terminate: the answer is lost, after (`executes`) or before it was done."""
+    """launch, terminate, hold, release: the answer is lost, after (`executes`) or before it was done."""
 
     executes: bool = True
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """list: fails."""
+    """list, notices: fails."""
 
     text: str = "the platform cannot be read"
 
@@ -43,7 +43,7 @@ class Lose:
 
 @dataclass(frozen=True)
 class Hang:
-    """launch, terminate, list: no answer comes. `wait(timeout_s)` waits, an Event's for example: True means that the
+    """any call of a backend: no answer comes. `wait(timeout_s)` waits, an Event's for example: True means that the
     answer came after all, False that the time was up. A `wait` that never returns is a call that nobody can take back.
     `executes`: what was asked for happened nevertheless."""
 
@@ -73,6 +73,9 @@ FAULTS: Mapping[str, tuple[type, ...]] = {
     "launch": (Refuse, TimeOut, Hang),
     "terminate": (Refuse, TimeOut, Hang),
     "list": (Unreadable, Lose, Hang),
+    "notices": (Unreadable, Hang),
+    "hold": (Refuse, TimeOut, Hang),
+    "release": (Refuse, TimeOut, Hang),
     "worker": (Fate,),
 }
 
@@ -87,7 +90,7 @@ class FaultOrders:
         self._chances: dict[str, list[tuple[Fault, float]]] = {call: [] for call in FAULTS}
 
     def inject(self, call: str, fault: Fault, times: int = 1) -> None:
-        """The next `times` calls (`launch`, `list`, `terminate`; `worker`: the next workers) meet this fault."""
+        """The next `times` calls (a backend's methods; `worker`: the next workers) meet this fault."""
         _check(call, fault)
         with self._lock:
             self._ordered[call].append((fault, times))

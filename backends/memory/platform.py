@@ -11,6 +11,7 @@ from backends.base import (
     Capabilities,
     EndOutcome,
     LaunchOutcome,
+    Notice,
     RefusalKind,
     Refused,
     Seen,
@@ -18,8 +19,9 @@ from backends.base import (
     WorkerPhase,
 )
 from backends.memory.faults import FOREVER, Fate, FaultOrders
+from backends.memory.notices import OpenNotice
 
-CAPABILITIES = Capabilities(max_batch=1000, idempotent_create=True, secrets="platform")
+CAPABILITIES = Capabilities(max_batch=1000, idempotent_create=True, secrets="platform", notices=True)
 
 
 @dataclass
@@ -52,6 +54,11 @@ class VirtualWorker:
     def join_token(self) -> str:
         """What the platform's secret holds, for whoever plays the agent."""
         return self.submission.join_tokens[self.index] if self.submission.join_tokens else ""
+
+    @property
+    def identity(self) -> str:
+        """As whom the platform vouches for it, where it gives workers no secret."""
+        return f"aws:{0:012}:i-{int(self.handle.rpartition('-')[2]):017x}"
 
     def phase(self, now: int) -> WorkerPhase:
         return self.turns[max(bisect_right(self.turns, now, key=lambda turn: turn[0]) - 1, 0)][1]
@@ -89,6 +96,7 @@ class MemoryPlatform:
         self._submissions: dict[tuple[str, str], tuple[str, ...]] = {}
         self._changes: list[int] = []
         self._leaving: list[tuple[int, str]] = []
+        self._notices: dict[str, OpenNotice] = {}
         self._serial = 0
 
     # ------------------------------------------------ for simulators
@@ -113,6 +121,37 @@ class MemoryPlatform:
     def vanish(self, worker_id: str) -> None:
         """The worker is gone from one moment to the next, and from the list."""
         self._end_by_id(worker_id, None, "", shown=False)
+
+    def warn(
+        self, worker_id: str, reason: str = "maintenance", in_ms: int | None = None, patience_ms: int = FOREVER
+    ) -> Notice:
+        """It is about to end this worker: in so many ms whatever is answered, or when it is answered; then it waits
+        so long for an answer and begins anew with each `hold`."""
+        now = self.now_ms()
+        with self._lock:
+            (worker,) = (one for one in self._named.get(worker_id, ()) if not one.over(now))
+            deadline = None if in_ms is None else now + in_ms
+            self._serial += 1
+            notice = Notice(f"n-{self._serial}", worker.handle, reason, deadline)
+            until = min(now + patience_ms, FOREVER) if deadline is None else deadline
+            of = worker.submission
+            opened = OpenNotice(notice, of.manager, of.pool, worker, patience_ms, until, tuple(worker.turns))
+            self._put_down(opened)
+            self._notices[notice.id] = opened
+            return notice
+
+    def warn_of_stranger(self, manager: str, pool: str, reason: str = "maintenance") -> Notice:
+        """It is about to end a machine on which no worker of ours is."""
+        with self._lock:
+            self._serial += 1
+            notice = Notice(f"n-{self._serial}", "", reason)
+            self._notices[notice.id] = OpenNotice(notice, manager, pool, None, FOREVER, FOREVER)
+            return notice
+
+    def _put_down(self, opened: OpenNotice) -> None:
+        opened.put_down()
+        if opened.worker is not None and opened.until < FOREVER:
+            self._schedule(opened.worker, shown=True)
 
     def _end_by_id(self, worker_id: str, exit_code: int | None, detail: str, *, shown: bool) -> None:
         now = self.now_ms()
@@ -175,6 +214,31 @@ class MemoryPlatform:
             worker.detail = worker.detail or "ended by order"
             self._schedule(worker, shown=not worker.fate.vanishes)
             return Accepted()
+
+    def notices(self, manager: str, pool: str) -> tuple[Notice, ...]:
+        now = self.now_ms()
+        with self._lock:
+            over = [id for id, one in self._notices.items() if one.worker is not None and one.worker.over(now)]
+            for id in over:
+                del self._notices[id]
+            mine = [one for one in self._notices.values() if (one.manager, one.pool) == (manager, pool)]
+            return tuple(one.notice for one in mine)
+
+    def hold(self, notice: Notice) -> EndOutcome:
+        now = self.now_ms()
+        with self._lock:
+            opened = self._notices.get(notice.id)
+            if opened is not None and not (opened.worker and opened.worker.over(now)):
+                opened.hold(now)
+                self._put_down(opened)
+            return Accepted()
+
+    def release(self, notice: Notice) -> EndOutcome:
+        with self._lock:
+            opened = self._notices.pop(notice.id, None)
+        if opened is None or opened.worker is None:
+            return Accepted()
+        return self.end(opened.worker.handle, force=True)
 
     def find(self, handle: str) -> VirtualWorker | None:
         return self._workers.get(handle)
@@ -251,4 +315,5 @@ class MemoryPlatform:
             exit_code=worker.exit_code if phase is WorkerPhase.ENDED else None,
             refusal=worker.fate.refusal if phase in (WorkerPhase.PENDING, WorkerPhase.ENDED) else None,
             detail=worker.detail,
+            identity=worker.identity if self.capabilities.identity else "",
         )

@@ -37,6 +37,8 @@ class Fault(StrEnum):
     DIES_AT_BOOT = auto()
     STRANGE_STATE = auto()  # the next worker is shown in a state that is in no table
     VANISHES = auto()  # the next worker leaves the list without having been shown as ended
+    NOTICE = auto()  # the platform is about to end the newest worker, and waits for an answer
+    NOTICES_UNREADABLE = auto()  # notices: an error
 
 
 class NotHere(Exception):
@@ -130,7 +132,7 @@ class Adopter(ABC):
             shape=Shape(cpus=100, memory=2**20),
             command=(*self.command(behaviour), *arguments),
             environment=environment or {},
-            join_tokens=tuple(f"wmj_canary_{name}_{index}" for index in range(count)),
+            join_tokens=() if self.capabilities.identity else tuple(f"wmj_canary_{name}_{n}" for n in range(count)),
             setup=setup,
         )
 

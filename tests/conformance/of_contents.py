@@ -1,5 +1,7 @@
 """What reaches a worker, and what people see."""
 
+import re
+
 import pytest
 
 from backends.base import (
@@ -9,7 +11,7 @@ from backends.base import (
     WorkerPhase,
 )
 from tests.conformance.adopter import Adopter, Behaviour
-from tests.conformance.words import assert_empty, batch, exposed, launch, need_shell, run, seen_by, wait_for
+from tests.conformance.words import assert_empty, batch, exposed, find, launch, need_shell, run, seen_by, wait_for
 
 HOSTILE = (
     "plain",
@@ -58,6 +60,20 @@ class OfContents:
         visible = repr(backend.list()) + repr(outcome) + backend.render(submission) + repr(backend.check())
         visible += "".join(exposed(adopter, seen) for seen in backend.list().seen)
         assert "wmj_canary" not in visible
+
+    def test_a_worker_without_a_token_is_known_by_its_identity(self, adopter: Adopter, backend: Backend) -> None:
+        if not adopter.capabilities.identity:
+            pytest.skip("workers hold tokens here")
+        submission = adopter.submission(count=min(3, adopter.capabilities.max_batch))
+        launch(backend, submission)
+        running = [
+            wait_for(adopter, backend, submission, index, WorkerPhase.RUNNING) for index in range(submission.count)
+        ]
+        names = [one.identity for one in running]
+        assert all(re.fullmatch(r"aws:[0-9]{12}:([\w+=,.@-]{1,64}:)?i-[0-9a-f]{8,32}", name) for name in names), names
+        assert len(set(names)) == submission.count
+        shown = [find(adopter.backend(), submission, index) for index in range(submission.count)]
+        assert [one and one.identity for one in shown] == names, "another manager process tells the same"
 
     def test_set_up_lines_run_before_the_worker(self, adopter: Adopter, backend: Backend) -> None:
         need_shell(adopter)

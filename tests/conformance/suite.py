@@ -10,9 +10,10 @@ from tests.conformance.adopter import Adopter
 from tests.conformance.of_contents import OfContents
 from tests.conformance.of_ends import OfEnds
 from tests.conformance.of_life import OfLife
+from tests.conformance.of_notices import OfNotices
 
 
-class Conformance(OfLife, OfEnds, OfContents):
+class Conformance(OfLife, OfEnds, OfContents, OfNotices):
     """Subclass it with a fixture `adopter`."""
 
     @pytest.fixture

@@ -36,6 +36,7 @@ ORDERS: Mapping[Fault, Callable[[], tuple[str, object]]] = {
     Fault.END_HANGS: lambda: ("terminate", Hang(NEVER)),
     Fault.END_TIMED_OUT_AFTER: lambda: ("terminate", TimeOut(executes=True)),
     Fault.UNREADABLE: lambda: ("list", Unreadable()),
+    Fault.NOTICES_UNREADABLE: lambda: ("notices", Unreadable()),
     Fault.PAGE_LOST: lambda: ("list", Lose(2)),
     Fault.SLOW_BOOT: lambda: ("worker", Fate(queue_ms=5000, boot_ms=5000)),
     Fault.DIES_AT_BOOT: lambda: ("worker", Fate(boot_ms=500, dies_at_boot=True, detail="no disk")),
@@ -46,7 +47,7 @@ ORDERS: Mapping[Fault, Callable[[], tuple[str, object]]] = {
 
 class MemoryAdopter(Adopter):
     def __init__(self, capabilities: Capabilities) -> None:
-        super().__init__(capabilities, frozenset(ORDERS), has_shell=False)
+        super().__init__(capabilities, frozenset({*ORDERS, Fault.NOTICE}), has_shell=False)
         self.clock = ManualClock()
         self.platform = MemoryPlatform(self.clock.now_ms, capabilities=capabilities, defaults=Fate(boot_ms=300))
 
@@ -62,6 +63,9 @@ class MemoryAdopter(Adopter):
         return ("worker",)
 
     def inject(self, fault: Fault) -> None:
+        if fault is Fault.NOTICE:
+            self.platform.warn(self.platform.workers()[-1].id, patience_ms=500)
+            return
         call, order = ORDERS[fault]()
         self.platform.faults.inject(call, order)  # type: ignore[arg-type]
 
