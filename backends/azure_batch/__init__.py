@@ -210,7 +210,7 @@ class AzureBatchBackend:
                 return self._logs.end_of(f"{handle}/{recipe.OUTPUT}", most, deadline)
             except Trouble as from_container:
                 trouble = Trouble(f"{trouble}; {from_container}")
-        return b"" if trouble.status in (404, 409) else str(trouble).encode()
+        return b"" if trouble.status in (404, 409) else f"[its output cannot be read: {trouble}]".encode()
 
     def check(self) -> tuple[Finding, ...]:
         return tuple(checks.findings(self._service, self._logs, self._settings, self._context))

@@ -68,5 +68,6 @@ def _said() -> Iterator[None]:
 def _short(failed: Any) -> str:
     """Without the address, which may carry the SAS."""
     code = getattr(failed, "error_code", None) or failed.reason or "an error"
+    code = getattr(code, "value", code)
     place = urlsplit(failed.response.request.url).hostname if failed.response is not None else "no answer"
     return f"{code} ({failed.status_code}) from {place}"

@@ -31,8 +31,9 @@ def view(service: Service, pool: str, deadline: Deadline) -> PoolView:
     return seen.pool_view(found, counts, bad)
 
 
-def formula_for(settings: Settings, most_workers: int | None) -> str:
-    slots = (settings.pool_template or {}).get("taskSlotsPerNode") or 1
+def formula_for(settings: Settings, most_workers: int | None, pool: Mapping[str, Any] | None = None) -> str:
+    """Of a pool that is there, or of the one that would be made."""
+    slots = (pool or settings.pool_template or {}).get("taskSlotsPerNode") or 1
     per_node = max(1, slots // settings.slots)
     most_nodes = -(-(most_workers or 10) // per_node)
     return autoscale(most_nodes, slots=slots, per_worker=min(settings.slots, slots))
@@ -117,13 +118,14 @@ def _health(
     pool: Mapping[str, Any], counts: Mapping[str, int], id: str, settings: Settings, context: Context
 ) -> Iterator[Finding]:
     bad = list(seen.troubles(pool, counts))
+    severity = WARNING if seen.usable(counts) else ERROR  # some go on while the others wait
     for kind, text in bad:
-        yield Finding("pool", ERROR if kind is RefusalKind.CONFIG else WARNING, text, _mend_pool(kind, text, id))
+        yield Finding("pool", severity, text, _mend_pool(kind, text, id))
     if not bad:
         state = str(pool.get("allocationState") or "steady")
         yield Finding("pool", OK, f"{id} ({pool.get('vmSize')}), {state}: {seen.census(counts)}")
     if not pool.get("enableAutoScale"):
-        own = formula_for(settings, context.max_workers).replace("\n", " ").strip()
+        own = formula_for(settings, context.max_workers, pool).replace("\n", " ").strip()
         text = f"{id} has a fixed number of nodes, which cost money while no worker runs"
         yield Finding(
             "autoscale", WARNING, text, f"az batch pool autoscale enable --pool-id {id} --auto-scale-formula '{own}'"

@@ -105,14 +105,17 @@ def troubles(pool: Mapping[str, Any], counts: Mapping[str, int]) -> Iterator[tup
     failed = (pool.get("autoScaleRun") or {}).get("error")
     if failed:
         yield RefusalKind.CONFIG, f"the autoscale formula of {name} fails: {failed.get('code')}: {spoken(failed)}"
-    broken = sum(counts.get(state, 0) for state in BROKEN)
-    if broken and broken == sum(counts.values()):
+    if counts and not usable(counts):
         yield RefusalKind.CONFIG, f"none of the pool's nodes can be used: {census(counts)}"
     if is_empty(pool, counts):
         yield RefusalKind.CONFIG, f"pool {name} has no nodes and is not to have any: it has no autoscale formula"
 
 
 BROKEN = ("unusable", "starttaskfailed", "offline", "unknown")  # a person has to look at them
+
+
+def usable(counts: Mapping[str, int]) -> int:
+    return sum(count for state, count in counts.items() if state not in BROKEN)
 
 
 def is_empty(pool: Mapping[str, Any], counts: Mapping[str, int]) -> bool:

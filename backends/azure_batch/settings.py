@@ -24,7 +24,7 @@ OPTIONS = (
     ),
     Option("log-container-sas", secret=True, help="a SAS that may read and write there"),
     Option("log-identity", help="instead of a SAS: resource id of an identity of the pool that may write there"),
-    Option("user", default="root", help="root; auto: the pool's common user without rights; or an account of the pool"),
+    Option("user", default="root", help="as whom: root; auto, the pool's common user without rights; or its account"),
     Option("image", help="container image with Python 3.9 or newer, where the pool runs containers"),
     Option("container-run-options", default="", help="further options of `docker run`"),
     Option("container-limits", "bool", True, "hold the container to the shape's CPUs and memory"),
