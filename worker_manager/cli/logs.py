@@ -1,4 +1,4 @@
-"""`logs JOB`: the bytes of its output, as they are."""
+"""`logs JOB`: the bytes of its output, as they are. `logs worker ID`: what a worker itself wrote."""
 
 import sys
 from typing import Any
@@ -7,31 +7,42 @@ from urllib.parse import quote
 import click
 
 from worker.protocol import JobState
-from worker_manager.cli.ids import job_id
+from worker_manager.cli.ids import kind_and_name
 from worker_manager.cli.kinds import why
 from worker_manager.cli.lazy import OurCommand, with_connection
 from worker_manager.cli.output import NOTHING
 from worker_manager.cli.world import Invocation, takes_invocation
-from worker_manager.errors import SourceUnavailable, UsageError
+from worker_manager.errors import SourceUnavailable, UsageError, WorkerManagerError
 
 CHUNK = 1 << 20
 MOST_TAIL = 8 << 20
 LINE_GUESS = 4096
 WAIT_MS = 20_000
 AGAIN_S = 1.0
+PATIENCE_S = 60.0  # with a manager that is asked for a worker's output
+POLL_S = 0.2
 
 
 @click.command(cls=OurCommand)
-@click.argument("job", metavar="JOB")
+@click.argument("words", nargs=-1, required=True, metavar="JOB | worker ID")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
 @click.option("--tail", type=click.IntRange(0), metavar="N", help="Only the last N lines.")
 @click.option("--attempt", type=click.IntRange(1), help="Of an earlier try. [default: the last]")
 @with_connection
 @takes_invocation
-def logs(inv: Invocation, job: str, follow: bool, tail: int | None, attempt: int | None, **connection: Any) -> None:
-    """Print the output of a job, or of one task of an array (JOB-NUMBER)."""
+def logs(
+    inv: Invocation, words: tuple[str, ...], follow: bool, tail: int | None, attempt: int | None, **connection: Any
+) -> None:
+    """Print the output of a job, or of one task of an array (JOB-NUMBER); or the end of what a worker itself wrote,
+    also of one that never registered."""
     client = inv.plus(**connection).client()
-    output = _Output(client, job_id(job), attempt)
+    kind, name = kind_and_name(words, ["job", "worker"], "worker")
+    if kind == "worker":
+        if follow or attempt is not None:
+            raise UsageError("-f and --attempt are for the output of jobs; of a worker the end is shown, as it is now")
+        _write(of_worker(inv, client, name, tail))
+        return
+    output = _Output(client, name, attempt)
     # The first look never waits: where there is no output yet, the person is told why.
     if tail is None:
         body = output.more()
@@ -120,6 +131,28 @@ def _say_why_there_is_none(inv: Invocation, job: Any, attempt: int | None, follo
     reason = why(job)
     waits = "; this waits for its output" if follow else ""
     inv.say(f"{name} is {state}{f' ({reason})' if reason != NOTHING else ''} and has written nothing yet{waits}")
+
+
+def of_worker(inv: Invocation, client: Any, worker: str, lines: int | None) -> bytes:
+    """Its manager reads it through the backend, or has kept it."""
+    asked = client.post(f"/v1/workers/{quote(worker, safe='')}/logs", {})["command"]
+    for _ in range(int(PATIENCE_S / POLL_S)):
+        command = client.get(f"/v1/commands/{quote(asked, safe='')}")
+        if command["state"] != "pending":
+            break
+        inv.world.sleep(POLL_S)
+    else:
+        raise WorkerManagerError(
+            f"the manager {command.get('manager')} of {worker} has not answered within {PATIENCE_S:g} s: does it run "
+            "(worker-manager get pools)? Its backend keeps the output; docs/backends says where"
+        )
+    text = str((command.get("result") or {}).get("text") or "")
+    if command["state"] != "done":
+        raise WorkerManagerError(f"what {worker} wrote cannot be read: {text or command['state']}")
+    if not text:
+        inv.say(f"{worker} has written nothing, or its backend has it no more")
+    body = text.encode()
+    return body if lines is None else last_lines(body, lines)
 
 
 def last_lines(body: bytes, count: int) -> bytes:

@@ -30,7 +30,7 @@ COMMANDS = {
     "submit": (f"{_HERE}.submit", "submit", "Submit a job, an array, or a file of jobs; prints their ids."),
     "get": (f"{_HERE}.get", "get", "List jobs, workers, pools or events."),
     "describe": (f"{_HERE}.describe", "describe", "Everything about one job, worker or pool."),
-    "logs": (f"{_HERE}.logs", "logs", "The output of a job; -f follows it."),
+    "logs": (f"{_HERE}.logs", "logs", "The output of a job (-f follows it), or of a worker."),
     "explain": (f"{_HERE}.explain", "explain", "Why a job waits, or why a pool is as large as it is."),
     "cancel": (f"{_HERE}.change", "cancel", "Cancel jobs."),
     "drain": (f"{_HERE}.change", "drain", "Let workers finish what they have and take nothing new."),

@@ -16,6 +16,7 @@ from worker_manager.control.lanes import Call, Lane
 from worker_manager.control.launching import Launches
 from worker_manager.control.ledger import Ledger
 from worker_manager.control.orders import Orders
+from worker_manager.control.outputs import Outputs
 from worker_manager.control.pool import ManagedPool, Reach
 from worker_manager.control.reconcile import Reconciler, foreseen
 from worker_manager.policy.derive import derive
@@ -39,6 +40,7 @@ class Applier:
         self.launches = Launches(manager, ledger, source, clock, reach, new_id)
         self.ends = Ends(ledger, source, clock, reach)
         self.orders = Orders(ledger, self.ends, clock)
+        self._outputs = Outputs(ledger, clock)
         self._reconciler = Reconciler(manager, ledger, source, clock, reach)
         self._identities = Identities(source, clock)
         self.source_changed_at = -1  # by us, by the clock that never jumps: what it said before is out of date
@@ -57,6 +59,7 @@ class Applier:
         came = self.launches.harvest()
         self.orders.harvest()
         self.ends.harvest()
+        self._outputs.harvest()
         return came
 
     def bring_together(
@@ -99,6 +102,7 @@ class Applier:
         agreed = self._launch(plan, snapshot, pools, lanes)
         self._drained = self.ends.drain(drains)
         self.ends.end(ends, views, pools, lanes)
+        self._outputs.fetch(pools, lanes)
         if undrains or drains or ends:
             self._source_changed()
         self._purge()
@@ -114,7 +118,8 @@ class Applier:
         return replace(plan, pools=tuple(lines))
 
     def under_way(self) -> list[Call[Any]]:
-        return [*self.launches.under_way(), *self.ends.under_way()]
+        calls = (self.launches.under_way(), self.ends.under_way(), self._outputs.under_way(), self.orders.reading())
+        return [call for some in calls for call in some]
 
     def _launch(self, plan: Plan, snapshot: Snapshot, pools: Pools, lanes: Lanes) -> bool:
         """Notes and announcements are remembered in one commit, and only when there is something new."""

@@ -14,6 +14,7 @@ from worker.protocol import WorkerState
 from worker_manager.clock import Clock
 from worker_manager.control.lanes import Call, Lane
 from worker_manager.control.ledger import Ledger
+from worker_manager.control.outputs import keep, last_words
 from worker_manager.control.pool import ManagedPool, Reach
 from worker_manager.control.writer import Writer
 from worker_manager.errors import WorkerManagerError
@@ -47,6 +48,7 @@ class Ends:
         self._clock = clock
         self._reach = reach
         self._flights: dict[tuple[str, bool], _Flight] = {}
+        self._wrote: dict[str, str] = {}  # by workers that never registered
         self._said: dict[tuple[str, str], tuple[str, str]] = {}
 
     # ------------------------------------------------------------ cordons
@@ -66,10 +68,10 @@ class Ends:
                 self._say(write, action, "undrain", "works again" if done else "not undrained", why)
         return Counter(action.pool for action in actions if action.worker in back)
 
-    def drain(self, actions: Sequence[Drain]) -> Counter[str]:
-        """How many drain now, by pool."""
+    def drain(self, actions: Sequence[Drain]) -> set[str]:
+        """Those that drain now."""
         if not actions:
-            return Counter()
+            return set()
         cordons = [
             Cordon(action.worker, action.only_if_idle, action.reason.to_wire(), action.deadline) for action in actions
         ]
@@ -82,7 +84,7 @@ class Ends:
                 self._say(write, action, "drain", outcome, why or ("" if action.worker in done else "busy, or gone"))
             for pool in {action.pool for action in actions if action.worker in done}:
                 write.pool(pool, last_drain_at=now)
-        return Counter(action.pool for action in actions if action.worker in done)
+        return done
 
     def _cordoned(self, cordons: Sequence[Cordon]) -> tuple[Mapping[str, int | None], str]:
         try:
@@ -123,11 +125,13 @@ class Ends:
         pool = pools[ending.pool]
 
         def once() -> EndOutcome:
+            if ending.reason.code == "never-registered":  # afterwards its platform may not know it any more
+                self._wrote[ending.worker] = last_words(pool.backend, ending.handle)
             outcome = pool.backend.terminate(ending.handle, ending.force)
             self._reach("ended")
             return outcome
 
-        call = lanes[ending.pool].start("an end", once, pool.call_timeout_ms)
+        call = lanes[ending.pool].start("an end", once, 2 * pool.call_timeout_ms)
         self._flights[ending.worker, ending.force] = _Flight(ending, call)
         return call
 
@@ -142,6 +146,8 @@ class Ends:
                 outcome, text = spoken(flight.call)
                 action = "end --force" if ending.force else "end"
                 write.decided(now, ending.pool, action, ending.worker, ending.reason, outcome, text)
+                if wrote := self._wrote.pop(ending.worker, ""):
+                    keep(write, ending.worker, ending.pool, ending.handle, wrote, now)
         for key in over:
             del self._flights[key]
         return True

@@ -61,6 +61,15 @@ class CommandResult:
     published: bool
 
 
+@dataclass(frozen=True)
+class OutputWanted:
+    """A worker that is over, and whose output is to be kept."""
+
+    worker: str
+    pool: str
+    handle: str
+
+
 class Ledger:
     """Safe for the loop's thread and the lease's thread together; the lease belongs to the process, not to a thread."""
 
@@ -192,6 +201,22 @@ class Ledger:
         """Why an intent was closed; None while it is open or unknown."""
         row = self._rows(select(schema.intents.c.closed_why).where(schema.intents.c.id == worker))
         return row[0].closed_why if row else None
+
+    def outputs_wanted(self) -> tuple[OutputWanted, ...]:
+        """Workers that never registered, and whose backend was not asked yet what they wrote."""
+        of = schema.outputs
+        rows = self._rows(select(of.c.worker, of.c.pool, of.c.handle).where(of.c.text.is_(None)).order_by(of.c.at))
+        return tuple(OutputWanted(row.worker, row.pool, row.handle) for row in rows)
+
+    def output(self, worker: str) -> str:
+        """What was kept of it."""
+        rows = self._rows(select(schema.outputs.c.text).where(schema.outputs.c.worker == worker))
+        return (rows[0].text or "") if rows else ""
+
+    def handle(self, worker: str) -> str | None:
+        """Its backend's name of a worker, which may be over."""
+        rows = self._rows(select(schema.intents.c.handle).where(schema.intents.c.id == worker))
+        return rows[0].handle if rows else None
 
     def _rows(self, query: Any) -> list[Row[Any]]:
         with self._explained(), self._engine.connect() as connection:

@@ -7,6 +7,7 @@ from worker_manager.clock import Clock
 from worker_manager.control.ending import Ending, Ends, spoken
 from worker_manager.control.lanes import Call, Lane
 from worker_manager.control.ledger import Ledger
+from worker_manager.control.outputs import KEPT_BYTES, read, written
 from worker_manager.control.pool import ManagedPool
 from worker_manager.control.writer import Writer
 from worker_manager.policy.model import WorkerView
@@ -20,6 +21,7 @@ class Orders:
         self._ends = ends
         self._clock = clock
         self._under_way: dict[str, tuple[Command, Call[Any]]] = {}
+        self._reading: dict[str, tuple[Command, Call[str]]] = {}
         self._repeat: set[str] = set()  # results that the source asks for again
 
     def carry_out(
@@ -36,7 +38,7 @@ class Orders:
             if command.id in known:
                 if told_anew and known[command.id].published:
                     self._repeat.add(command.id)
-            elif command.id not in self._under_way:
+            elif command.id not in self._under_way and command.id not in self._reading:
                 self._one(command, views, pools, lanes)
 
     def force_what_is_due(
@@ -55,9 +57,16 @@ class Orders:
         return min(later, default=None)
 
     def harvest(self) -> bool:
+        read_now = {name: found for name, found in self._reading.items() if found[1].over}
+        if read_now:
+            with self._ledger.write() as write:
+                for command, reading in read_now.values():
+                    self._write_output(write, command, written(reading) or self._ledger.output(command.target))
+            for name in read_now:
+                del self._reading[name]
         over = {name: found for name, found in self._under_way.items() if found[1].over}
         if not over:
-            return False
+            return bool(read_now)
         with self._ledger.write() as write:
             for name, (_command, call) in over.items():
                 outcome, text = spoken(call)
@@ -65,6 +74,9 @@ class Orders:
         for name in over:
             del self._under_way[name]
         return True
+
+    def reading(self) -> list[Call[str]]:
+        return [call for _, call in self._reading.values()]
 
     def results(self) -> list[dict[str, Any]]:
         """What the source has not heard yet."""
@@ -99,6 +111,8 @@ class Orders:
             self._unfreeze(command)
         elif command.kind == "end-worker":
             self._end(command, views.get(command.target), pools, lanes)
+        elif command.kind == "worker-logs":
+            self._read(command, views.get(command.target), pools, lanes)
         else:
             self._done(command, False, f"this manager does not know the command {command.kind!r}")
 
@@ -140,6 +154,26 @@ class Orders:
             write.intent(view.id, **asked)
         ending = Ending(view.pool, view.id, view.handle, force and not grace, _reason(command))
         self._under_way[command.id] = (command, self._ends.call(ending, pools, lanes))
+
+    def _read(
+        self,
+        command: Command,
+        view: WorkerView | None,
+        pools: Mapping[str, ManagedPool],
+        lanes: Mapping[str, Lane],
+    ) -> None:
+        """What it wrote, as its backend has it now; else what was kept of it."""
+        handle = (view.handle if view is not None else None) or self._ledger.handle(command.target)
+        size = command.options.get("max_bytes")
+        size = min(size, KEPT_BYTES) if isinstance(size, int) and size > 0 else KEPT_BYTES
+        if handle:
+            self._reading[command.id] = (command, read(pools[command.pool], handle, size, lanes[command.pool]))
+        else:
+            with self._ledger.write() as write:
+                self._write_output(write, command, self._ledger.output(command.target))
+
+    def _write_output(self, write: Writer, command: Command, text: str) -> None:
+        write.command_done(command.id, True, text, self._clock.now_ms(), KEPT_BYTES)
 
     def _force(self, ending: Ending, pools: Mapping[str, ManagedPool], lanes: Mapping[str, Lane]) -> None:
         with self._ledger.write() as write:

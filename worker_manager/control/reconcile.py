@@ -85,8 +85,12 @@ class Reconciler:
         self._reach("buried")
         with self._ledger.write() as write:
             write.intents([(worker, {"registered_at": now}) for worker in came])
+            handles = {intent.id: intent.handle for intent in self._ledger.memory().intents}
             for closing in certain:
                 _write(write, closing, now)
+                handle = handles.get(closing.intent)
+                if closing.bury and handle:
+                    write.output_wanted(closing.intent, closing.pool, handle, now)
         self._reach("closed")
         return None
 

@@ -125,6 +125,17 @@ marks = Table(  # of version 2
     Column("value", Integer, nullable=False),
 )
 
+# Of workers that never registered, what they wrote last: NULL until their backend was asked for it.
+outputs = Table(  # of version 3
+    "outputs",
+    tables,
+    Column("worker", Text, primary_key=True),
+    Column("pool", Text, nullable=False),
+    Column("handle", Text, nullable=False),
+    Column("at", Integer, nullable=False),
+    Column("text", Text),
+)
+
 commands = Table(
     "commands",
     tables,
@@ -158,5 +169,5 @@ def expand(connection: Connection) -> None:
 
 
 # MIGRATIONS[n] brings a ledger of version n to n + 1.
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (tables.create_all, second)
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (tables.create_all, second, expand)
 VERSION = len(MIGRATIONS)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from json import dumps
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from worker.protocol import Shape
@@ -13,6 +13,8 @@ from worker_manager.policy.model import Note
 from worker_manager.policy.reasons import Reason
 
 TEXT_KEPT = 2_000  # characters of a vendor's words
+OUTPUTS_AT_ONCE = 3  # of a pool: many that fail together say the same, and launches wait behind these calls
+OUTPUTS_KEPT = 200
 
 
 class Writer:
@@ -135,13 +137,31 @@ class Writer:
         row = upsert(schema.marks).values(name=schema.REPORTED, value=decision)
         self._run(row.on_conflict_do_update(index_elements=["name"], set_={"value": decision}))
 
-    def command_done(self, command: str, ok: bool, text: str, at: int) -> None:
-        row = upsert(schema.commands).values(id=command, ok=int(ok), text=text[:TEXT_KEPT], at=at, published=0)
+    def command_done(self, command: str, ok: bool, text: str, at: int, most: int = TEXT_KEPT) -> None:
+        row = upsert(schema.commands).values(id=command, ok=int(ok), text=text[:most], at=at, published=0)
         self._run(row.on_conflict_do_nothing())
 
     def results_published(self, commands: Sequence[str]) -> None:
+        """A long text is not kept beside that: who asks again is told what is known then."""
         if commands:
-            self._run(update(schema.commands).where(schema.commands.c.id.in_(commands)).values(published=1))
+            short = func.substr(schema.commands.c.text, 1, TEXT_KEPT)
+            self._run(update(schema.commands).where(schema.commands.c.id.in_(commands)).values(published=1, text=short))
+
+    # ------------------------------------------------------------ what workers wrote
+
+    def output_wanted(self, worker: str, pool: str, handle: str, at: int) -> None:
+        """Its backend is to be asked, unless enough of this pool are waiting for that already."""
+        of = schema.outputs
+        waiting = select(func.count()).where(of.c.pool == pool, of.c.text.is_(None)).select_from(of)
+        if self._run(waiting).scalar_one() < OUTPUTS_AT_ONCE:
+            row = upsert(of).values(worker=worker, pool=pool, handle=handle, at=at)
+            self._run(row.on_conflict_do_nothing())
+
+    def output(self, worker: str, pool: str, handle: str, text: str, at: int) -> None:
+        """What was kept before is kept where now there is nothing."""
+        row = upsert(schema.outputs).values(worker=worker, pool=pool, handle=handle, text=text, at=at)
+        kept = {"text": func.coalesce(func.nullif(text, ""), schema.outputs.c.text, "")}
+        self._run(row.on_conflict_do_update(index_elements=["worker"], set_=kept))
 
     # ------------------------------------------------------------ keeping it small
 
@@ -152,7 +172,10 @@ class Writer:
             (schema.failures, schema.failures.c.at < failures_before),
             (schema.commands, (schema.commands.c.at < before) & (schema.commands.c.published == 1)),
             (schema.intents, schema.intents.c.closed_at < before),
+            (schema.outputs, schema.outputs.c.at < before),
             (schema.submissions, (schema.submissions.c.ended_at < before)),
         ):
             key = next(iter(table.primary_key.columns))
             self._run(delete(table).where(key.in_(select(key).where(old).limit(at_most))))
+        newest = select(schema.outputs.c.worker).order_by(schema.outputs.c.at.desc()).limit(OUTPUTS_KEPT)
+        self._run(delete(schema.outputs).where(schema.outputs.c.worker.not_in(newest)))

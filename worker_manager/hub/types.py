@@ -56,6 +56,7 @@ Count = Annotated[int, Field(ge=0, le=LARGEST, strict=True)]
 Instant = Annotated[int, Field(ge=0, le=LARGEST, strict=True)]  # UTC ms
 MOST_COVERED = 10**9  # jobs of a group: the sums over many launches stay far below what a database's integer holds
 Text = Annotated[str, Field(max_length=2000, strict=True), AfterValidator(_encodable)]
+Output = Annotated[str, Field(max_length=65_536, strict=True), AfterValidator(_encodable)]  # the end of a worker's
 Argument = Annotated[str, Field(max_length=131_072, strict=True), AfterValidator(_encodable)]
 EnvName = Annotated[
     str,
@@ -196,6 +197,10 @@ class DrainWorker(Strict):
     reason: Text = ""
 
 
+class AskLogs(Strict):
+    max_bytes: Annotated[int, Field(ge=1, le=65_536, strict=True)] = 65_536
+
+
 class Freeze(Strict):
     for_ms: Annotated[Duration, Field(gt=0)] = 1_800_000
     text: Text = ""
@@ -285,7 +290,7 @@ class Uncordons(Strict):
 class CommandResult(Strict):
     command: Annotated[str, Field(max_length=64, strict=True), AfterValidator(_encodable)]
     ok: bool
-    text: Text = ""
+    text: Output = ""
 
 
 class Publish(Strict):

@@ -57,6 +57,7 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
         "never-came": "its launch was never confirmed and the backend does not list it",
         "left": "it left, and the backend does not list it any more",
         "forsaken": "its pool is no longer configured, so its backend cannot be asked; nothing is heard from it",
+        "last-output": "the last that it wrote",
         # what kept one
         "cooldown-down": "cooldown: {left_ms} left of {cooldown_ms} since the last worker went",
         "stabilise": "{peak:# was|# were} wanted within the last {window_ms}: none goes yet",

@@ -91,3 +91,44 @@ def test_an_attempt_that_was_never_made() -> None:
 @pytest.mark.parametrize(("count", "kept"), [(0, b""), (1, b"c"), (2, b"b\nc"), (9, b"a\nb\nc")])
 def test_last_lines(count: int, kept: bytes) -> None:
     assert last_lines(b"a\nb\nc", count) == kept
+
+
+# ---------------------------------------------------------------- of workers
+
+ASK = ("POST", "/v1/workers/main-1-0/logs")
+COMMAND = ("GET", "/v1/commands/c1")
+GIVEN = {"command": "c1"}
+
+
+def answered(state: str, text: str = "") -> dict[str, object]:
+    result = None if state == "pending" else {"ok": state == "done", "text": text}
+    return {"id": "c1", "manager": "main", "state": state, "result": result}
+
+
+@pytest.mark.parametrize("words", [("worker", "main-1-0"), ("worker/main-1-0",), ("main-1-0",)])
+def test_what_a_worker_wrote_is_read_by_its_manager(words: tuple[str, ...]) -> None:
+    house = House(FakeHub({ASK: GIVEN, COMMAND: [answered("pending"), answered("done", "one\ntwo\n")]}))
+    assert house.ok("logs", *words) == "one\ntwo\n"
+    assert house.slept == [0.2]
+
+
+def test_only_its_last_lines() -> None:
+    there = House(FakeHub({ASK: GIVEN, COMMAND: answered("done", "one\ntwo\nthree\n")}))
+    assert there.ok("logs", "worker", "main-1-0", "--tail", "2") == "two\nthree\n"
+
+
+def test_one_that_wrote_nothing_is_no_failure() -> None:
+    done = House(FakeHub({ASK: GIVEN, COMMAND: answered("done")})).run("logs", "worker", "main-1-0")
+    assert (done.code, done.stdout) == (0, "")
+    assert "main-1-0 has written nothing, or its backend has it no more" in done.stderr
+
+
+def test_a_manager_that_does_not_answer_is_told() -> None:
+    house = House(FakeHub({ASK: GIVEN, COMMAND: answered("pending")}))
+    assert "the manager main of main-1-0 has not answered within 60 s" in house.refused("logs", "worker", "main-1-0")
+    failed = House(FakeHub({ASK: GIVEN, COMMAND: answered("failed", "this manager has no pool 'p'")}))
+    assert "cannot be read: this manager has no pool 'p'" in failed.refused("logs", "worker", "main-1-0")
+
+
+def test_a_worker_is_not_followed() -> None:
+    assert "are for the output of jobs" in House().refused("logs", "-f", "worker", "main-1-0")

@@ -8,7 +8,7 @@ from worker_manager.hub import replies
 from worker_manager.hub.endpoint import Call, Endpoint
 from worker_manager.hub.problems import not_found
 from worker_manager.hub.services import reply
-from worker_manager.hub.types import DeleteQuery, DrainWorker, NoQuery, Reasoned
+from worker_manager.hub.types import AskLogs, DeleteQuery, DrainWorker, NoQuery, Reasoned
 from worker_manager.hub.wirecheck import is_label
 
 
@@ -40,6 +40,11 @@ async def delete(call: Call[DeleteQuery, None]) -> Response:
     return reply(await call.hub.write(future), 202)
 
 
+async def logs(call: Call[NoQuery, AskLogs]) -> Response:
+    future = call.hub.store.ask_logs(worker_id(call), call.body.max_bytes, call.access.owner)
+    return reply(await call.hub.write(future), 202)
+
+
 def worker_id(call: Call[Any, Any]) -> str:
     name = call.path["worker"]
     if not is_label(name):
@@ -68,6 +73,16 @@ ENDPOINTS = (
         "It takes jobs again",
         body=Reasoned,
         reply=replies.Worker,
+        status=202,
+    ),
+    Endpoint(
+        "POST",
+        "/v1/workers/{worker}/logs",
+        ("operator",),
+        logs,
+        "Its manager reads what it wrote; the command's result has the end of it",
+        body=AskLogs,
+        reply=replies.CommandGiven,
         status=202,
     ),
     Endpoint(

@@ -19,6 +19,9 @@ from worker_manager.hub.store.tables import OVERTAKEN_SQL, commands, intents, ma
 from worker_manager.hub.store.values import dump
 
 COMMAND_MS = 600_000
+LOGS_MS = 120_000  # who asks for a worker's output waits for it
+LOGS_KEPT = 65_536
+TEXT_KEPT = 2_000
 DRAIN_MS = 3_600_000
 DECISIONS_KEPT = 100  # of each manager, for `explain`; all of them are events as well
 SCOPES = ("read", "submit", "worker", "manager", "operator")
@@ -151,6 +154,21 @@ def delete_worker(moves: Moves, name: str, force: bool, grace_ms: int, by: str) 
     )
 
 
+def ask_logs(moves: Moves, name: str, max_bytes: int, by: str) -> str:
+    """The id of the command that has its manager read what the worker wrote, through its backend."""
+    row = moves.connection.execute(
+        select(intents.c.manager, intents.c.pool).where(intents.c.worker == name, intents.c.pool != "")
+    ).first()
+    row = row or moves.connection.execute(select(workers.c.manager, workers.c.pool).where(workers.c.id == name)).first()
+    if row is None:
+        raise NotFound(f"there is no worker {name}")
+    if not row.manager:
+        raise Conflict(f"{name} was started by hand: its output is where that was", code="no-manager")
+    expires = moves.batch.now + LOGS_MS
+    options = {"max_bytes": max_bytes}
+    return command(moves, row.manager, row.pool, "worker-logs", by, target=name, options=options, expires_ms=expires)
+
+
 def declare_gone(moves: Moves, manager: str, names: Sequence[str], reason: str) -> None:
     for name in names:
         worker = load(moves, name)
@@ -250,7 +268,10 @@ _RESULT = (
 
 
 def _record_result(moves: Moves, manager: str, result: Mapping[str, Any]) -> None:
-    name, ok, text = str(result.get("command", "")), bool(result.get("ok")), str(result.get("text", ""))[:2000]
+    name, ok, text = str(result.get("command", "")), bool(result.get("ok")), str(result.get("text", ""))
+    if len(text) > TEXT_KEPT:
+        kind = moves.connection.execute(select(commands.c.kind).where(commands.c.id == name)).scalar()
+        text = text[:LOGS_KEPT] if kind == "worker-logs" else text[:TEXT_KEPT]
     done = moves.connection.execute(
         _RESULT,
         {
@@ -261,7 +282,7 @@ def _record_result(moves: Moves, manager: str, result: Mapping[str, Any]) -> Non
         },
     )
     if done.rowcount:
-        moves.event("command.done" if ok else "command.failed", name, manager=manager, text=text)
+        moves.event("command.done" if ok else "command.failed", name, manager=manager, text=text[:TEXT_KEPT])
 
 
 _OVERTAKEN = (

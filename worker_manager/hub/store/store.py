@@ -341,6 +341,14 @@ class Store:
 
         return self._write(act)
 
+    def ask_logs(self, worker: str, max_bytes: int, by: str) -> "Future[Wire]":
+        def act(moves: Moves) -> Wire:
+            command = operating.ask_logs(moves, worker, max_bytes, by)
+            self._recount_commands(moves)
+            return {"command": command}
+
+        return self._write(act)
+
     def delete_worker(self, worker: str, force: bool, grace_ms: int, by: str) -> "Future[Wire]":
         def act(moves: Moves) -> Wire:
             command = operating.delete_worker(moves, worker, force, grace_ms, by)

@@ -143,6 +143,29 @@ def test_deleting_a_busy_worker_needs_force_and_is_relayed_to_its_manager(house:
     assert not house.store.has_commands("m")
 
 
+def test_what_a_worker_wrote_is_asked_of_its_manager(house: House) -> None:
+    """Whether it has registered, never came, or was given up."""
+    house.claim("a", 2)
+    house.worker("a-0", token="join-a-0")
+    house.store.bury("m", ["a-1"], "it never came").result()
+    for worker in ("a-0", "a-1"):
+        command = house.store.ask_logs(worker, 1000, "olga").result()["command"]
+        (asked,) = house.store.sync("m", ["p"])["commands"]
+        assert (asked["kind"], asked["target"], asked["options"]) == ("worker-logs", worker, {"max_bytes": 1000})
+        long = "x" * 65_536
+        house.store.publish("m", {"results": [{"command": command, "ok": True, "text": long}]}).result()
+        told = house.store.get_command(command)
+        assert (told["state"], told["result"]["text"]) == ("done", long)
+        (event,) = house.store.list_events(None, "command.done", command, 10)[0]
+        assert len(event["data"]["text"]) <= 2000
+    house.worker("by-hand")
+    with pytest.raises(Conflict) as refusal:
+        house.store.ask_logs("by-hand", 1000, "olga").result()
+    assert refusal.value.code == "no-manager"
+    with pytest.raises(NotFound):
+        house.store.ask_logs("nobody", 1000, "olga").result()
+
+
 def test_a_freeze_goes_to_the_managers_of_the_pool_and_expires(house: House) -> None:
     with pytest.raises(NotFound):
         house.store.freeze_pool("p", 0, "why", "olga").result()
