@@ -42,6 +42,13 @@ BACKENDS: Mapping[str, Entry] = {
         ("azure.batch", "azure.identity", "azure.storage.blob"),
         "pip install 'worker-manager[azure]'",
     ),
+    "ec2-asg": Entry(
+        "backends.ec2_asg",
+        "instances of an EC2 Auto Scaling group",
+        ("asg",),
+        needs=("boto3",),
+        install="pip install 'worker-manager[aws]'",
+    ),
     "kubernetes": Entry(
         "backends.kubernetes",
         "Jobs of a Kubernetes cluster",
@@ -52,6 +59,7 @@ BACKENDS: Mapping[str, Entry] = {
     "local": Entry("backends.local", "processes on this machine"),
     "memory": Entry("backends.memory", "virtual workers in this process, for trying out and for tests", ("fake",)),
     "slurm": Entry("backends.slurm", "jobs of a Slurm cluster", ("slurm-batch",)),
+    "ssh": Entry("backends.ssh", "processes on hosts that are reached by ssh"),
 }
 
 

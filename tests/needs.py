@@ -28,6 +28,13 @@ def root() -> None:
         missing("root")
 
 
+def sshd() -> None:
+    """OpenSSH, both sides."""
+    for program, package in (("ssh", "openssh-client"), ("sshd", "openssh-server")):
+        if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin") is None:
+            missing(f"{program}: apt-get install {package}")
+
+
 def strace() -> str:
     """The program, able to trace and to inject faults here."""
     found, problem = _strace()

@@ -15,6 +15,8 @@ NEEDED = {
     "slurmd": ("slurmd", "a real Slurm cluster"),
     "slurmdbd": ("slurmdbd", "Slurm's accounting"),
     "mariadbd": ("mariadb-server", "Slurm's accounting"),
+    "ssh": ("openssh-client", "workers on hosts"),
+    "sshd": ("openssh-server", "workers on hosts"),
     "strace": ("strace", "crash points and failing system calls"),
 }
 
