@@ -1,0 +1,1 @@
+"""How inputs come to a worker and outputs leave it: streamed, checked, resumed, in bounded memory."""
