@@ -41,7 +41,7 @@ CAPABILITIES = Capabilities(
 )
 
 _HANDLE = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?P<child>:[0-9]{1,4})?")
-_NO_SUCH_JOB = re.compile(r"not found|does ?n[o']t exist|not exist", re.IGNORECASE)
+_NO_SUCH_JOB = re.compile(r"not found|not exist|n't exist|not find|no such", re.IGNORECASE)
 
 
 class AwsBatchBackend:

@@ -62,9 +62,9 @@ class Queue:
 
     @property
     def most_vcpus(self) -> int | None:
-        """Of all that can be used; None when one does not tell."""
+        """Of all that can be used; None when there is none, or one does not tell."""
         each = [environment.most_vcpus for environment in self.environments if environment.usable]
-        return sum(vcpus or 0 for vcpus in each) if all(each) else None
+        return sum(vcpus or 0 for vcpus in each) if each and all(each) else None
 
 
 def read(account: Account, queue: str) -> Queue:

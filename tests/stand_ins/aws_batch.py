@@ -223,6 +223,7 @@ class BatchStandIn(AwsStandIn):
         self.page_with_filter = PAGE_WITH_FILTER
         self.environment_facts: dict[str, Mapping[str, Any]] = {}  # by name: laid over what moto says
         self.queue_facts: dict[str, Mapping[str, Any]] = {}
+        self.fate_of_all = Fate()  # of every job for which nothing was ordered
         self._fates: list[Fate] = []
         self._moving: list[LocalJob] = []
         self._jobs_lock = threading.RLock()
@@ -236,6 +237,7 @@ class BatchStandIn(AwsStandIn):
         self._replace(BatchResponse, "listjobs", _list_jobs(self))
         self._replace(BatchResponse, "submitjob", _checked_submit)
         self._replace(BatchResponse, "registerjobdefinition", _checked_register)
+        self._replace(BatchResponse, "terminatejob", _checked_terminate)
         self._replace(BatchResponse, "describejobqueues", self._with_facts("jobQueues", "jobQueueName"))
         self._replace(
             BatchResponse,
@@ -256,6 +258,7 @@ class BatchStandIn(AwsStandIn):
     def forget(self) -> None:
         self._end_all()
         self._fates.clear()
+        self.fate_of_all = Fate()
         self.page_with_filter = PAGE_WITH_FILTER
         self.environment_facts.clear()
         self.queue_facts.clear()
@@ -301,6 +304,13 @@ class BatchStandIn(AwsStandIn):
         order = [{"order": 1, "computeEnvironment": made["computeEnvironmentArn"]}]
         batch.create_job_queue(jobQueueName=name, state="ENABLED", priority=1, computeEnvironmentOrder=order)
 
+    def submit_many(self, queue: str, names: Sequence[str]) -> None:
+        """Plain jobs of the newest definition, as if launched one after the other, without a thousand requests."""
+        (backend,) = [one for one in _backends() if one.get_job_queue(queue)]
+        definition = list(backend._job_definitions)[-1]
+        for name in names:
+            backend.submit_job(name, definition, queue, array_properties={})
+
     def next_job(self, fate: Fate) -> None:
         with self._jobs_lock:
             self._fates.append(fate)
@@ -330,7 +340,7 @@ class BatchStandIn(AwsStandIn):
     def fate_of_next(self, job: LocalJob) -> Fate:
         with self._jobs_lock:
             if job.is_array or not self._fates:
-                return Fate()
+                return self.fate_of_all
             return self._fates.pop(0)
 
     def begin(self, job: LocalJob) -> None:
@@ -438,6 +448,7 @@ def _list_jobs(stand_in: BatchStandIn) -> Callable[[BatchResponse], str]:
 
 
 _moto_submit, _moto_register = BatchResponse.submitjob, BatchResponse.registerjobdefinition
+_moto_terminate = BatchResponse.terminatejob
 
 
 def _checked_submit(response: BatchResponse) -> str:
@@ -454,6 +465,13 @@ def _checked_submit(response: BatchResponse) -> str:
     if definition and definition.status != "ACTIVE":
         raise ClientException(f"JobDefinition {definition.arn} is not ACTIVE")
     return _moto_submit(response)
+
+
+def _checked_terminate(response: BatchResponse) -> str:
+    job = response._get_param("jobId")
+    if response.batch_backend.get_job_by_id(job) is None:
+        raise ClientException(f"Job {job} not found")
+    return _moto_terminate(response)
 
 
 def _checked_register(response: BatchResponse) -> str:
