@@ -4,6 +4,7 @@ Only here is the official client asked. Nothing is sent, except where a kubeconf
 """
 
 import os
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,6 @@ def kubeconfig_there() -> bool:
     return any(Path(path).expanduser().is_file() for path in paths.split(os.pathsep) if path)
 
 
-def in_cluster_there() -> bool:
-    return bool(os.environ.get("KUBERNETES_SERVICE_HOST")) and (IN_CLUSTER / "token").is_file()
-
-
 def _by_host(configuration: Any, access: Access) -> None:
     configuration.host = access.host
     configuration.ssl_ca_cert = access.ca_path or None
@@ -64,12 +61,15 @@ def _by_kubeconfig(configuration: Any, access: Access) -> str:
     return str(named[0].get("context", {}).get("namespace") or "") if named else ""
 
 
-def _in_cluster(configuration: Any) -> str:
-    config = _loaders()
+def _in_cluster(configuration: Any, folder: Path = IN_CLUSTER, environment: Mapping[str, str] = os.environ) -> str:
+    """The namespace of our own pod. The token is read again by the client: the cluster renews it."""
+    loaders: Any = import_module("kubernetes.config.incluster_config")
     try:
-        config.load_incluster_config(configuration)
-        return (IN_CLUSTER / "namespace").read_text().strip()
-    except (config.ConfigException, OSError) as failed:
+        loaders.InClusterConfigLoader(
+            token_filename=str(folder / "token"), cert_filename=str(folder / "ca.crt"), environ=environment
+        ).load_and_set(configuration)
+        return (folder / "namespace").read_text().strip()
+    except (_loaders().ConfigException, OSError) as failed:
         raise NoAccess(
             "there is neither a kubeconfig nor the service account of a pod here: give --kubeconfig, or --cluster-host "
             f"with --auth-token and --cert-path ({failed})"
