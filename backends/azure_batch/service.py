@@ -4,6 +4,7 @@ The SDK's own retries are off: a create whose answer was lost must not be sent a
 Answers are read as the service's JSON, because the SDK takes an answer without a list for an empty list.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -74,14 +75,22 @@ class Service:
 
     def end_of_output(self, id: str, most: int, deadline: Deadline) -> bytes:
         """The last bytes of what a task wrote, from its node."""
+        size = self._size_of_output(id, deadline)
+        if not size:
+            return b""
         with _said():
-            bounds = _bounds(deadline)
-            size = self._client.get_task_file_properties(self._job, id, recipe.OUTPUT, **bounds).content_length
-            if not size:
-                return b""
             part = f"bytes={max(0, size - most)}-{size - 1}"
             pieces = self._client.download_task_file(self._job, id, recipe.OUTPUT, ocp_range=part, **_bounds(deadline))
             return b"".join(_within(pieces, most, deadline))[-most:]
+
+    def _size_of_output(self, id: str, deadline: Deadline) -> int:
+        """By a listing: a HEAD has no body, so it could not say what is wrong."""
+        filter = f"startswith(name,'{recipe.OUTPUT}')"
+        with _said() as heard:
+            files = self._client.list_task_files(self._job, id, filter=filter, **_bounds(deadline, heard.take))
+            next(files.by_page(), None)
+        sizes = [one.get("properties", {}).get("contentLength") for one in _items(heard.answer)]
+        return int(sizes[0]) if sizes and sizes[0] else 0
 
     # ------------------------------------------------ job, pool, nodes
 
@@ -136,6 +145,8 @@ def _client(settings: Settings, credential: Any) -> Any:
     from azure.batch import BatchClient
     from azure.core.credentials import AzureNamedKeyCredential
 
+    # It warns, with a traceback, of every error whose body is no JSON. We report the error itself.
+    logging.getLogger("azure.batch").setLevel(logging.ERROR)
     if settings.key:
         credential = AzureNamedKeyCredential(settings.account, settings.key)
     more: dict[str, Any] = {"connection_verify": settings.ca_file} if settings.ca_file else {}

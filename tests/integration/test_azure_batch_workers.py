@@ -253,9 +253,9 @@ def test_output_is_read_from_the_node_and_then_from_the_container(place: Place, 
     until(lambda: seen(backend, "m-1-0").phase is WorkerPhase.ENDED, "its end")
     assert backend.logs("m-1-0", 1000) == "out\nerr\nover\n"
     assert blobs.blobs["m-1-0/stdout.txt"] == b"out\nerr\nover\n"
-    place.fake.refuse("file", Refusal(409, "TaskFilesCleanedup", "the node is gone"))
+    place.fake.refuse("files", Refusal(409, "TaskFilesCleanedup", "the node is gone"))
     assert backend.logs("m-1-0", 1000) == "out\nerr\nover\n"
-    place.fake.refuse("file", Refusal(404, "TaskNotFound", "the task is gone"))
+    place.fake.refuse("files", Refusal(404, "TaskNotFound", "the task is gone"))
     assert backend.logs("m-1-0", 5) == "over\n"
     assert "log_container" not in repr(backend)
     assert not bad(backend.check()).keys() - {"logs"}
@@ -265,6 +265,6 @@ def test_output_is_read_from_the_node_and_then_from_the_container(place: Place, 
 
 def test_output_that_cannot_be_read_is_said(place: Place) -> None:
     backend = place.backend()
-    place.fake.refuse("file", Refusal(500, "InternalError", "oh"))
+    place.fake.refuse("files", Refusal(500, "InternalError", "oh"))
     assert backend.logs("m-1-0", 1000).startswith("[its output cannot be read: Azure Batch answered 500")
     assert backend.logs("m-1-0", 1000) == ""

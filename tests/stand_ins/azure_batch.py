@@ -530,11 +530,23 @@ class FakeBatch:
         del self.tasks[job][id]
         return 200, None
 
-    def _file(self, call: Call, job: str, id: str, name: str) -> tuple[int, Any, dict[str, str]]:
+    def _files(self, call: Call, job: str, id: str) -> tuple[int, Any]:
+        folder = self._ran(job, id).folder
+        paths = [path for path in sorted(folder.iterdir()) if path.is_file()] if folder.exists() else []
+        rows = [
+            {"name": path.name, "isDirectory": False, "properties": {"contentLength": str(path.stat().st_size)}}
+            for path in paths
+        ]
+        return 200, {"value": self._filtered(rows, call, azure_odata.FILES)}
+
+    def _ran(self, job: str, id: str) -> Task:
         task = self._task(job, id)
         if not task.node:
             raise Refusal(409, "TaskFilesUnavailable", "The task has not run.")
-        path = task.folder / name
+        return task
+
+    def _file(self, call: Call, job: str, id: str, name: str) -> tuple[int, Any, dict[str, str]]:
+        path = self._ran(job, id).folder / name
         if "/" in name or not path.exists():
             raise Refusal(404, "FileNotFound", "The specified file does not exist.")
         content = path.read_bytes()
@@ -646,7 +658,7 @@ _ROUTES: tuple[tuple[str, str, tuple[str, ...], Callable[..., Any]], ...] = (
     ("terminate", "POST", ("jobs", "*", "tasks", "*", "terminate"), FakeBatch._terminate),
     ("delete", "DELETE", ("jobs", "*", "tasks", "*"), FakeBatch._delete),
     ("file", "GET", ("jobs", "*", "tasks", "*", "files", "*"), FakeBatch._file),
-    ("file", "HEAD", ("jobs", "*", "tasks", "*", "files", "*"), FakeBatch._file),
+    ("files", "GET", ("jobs", "*", "tasks", "*", "files"), FakeBatch._files),
 )
 
 

@@ -21,6 +21,7 @@ _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
 TASKS = ("id", "state", "stateTransitionTime", "executionInfo/exitCode", "executionInfo/startTime")
 NODES = ("state", "stateTransitionTime")
 COUNTS = ("poolId",)
+FILES = ("name",)
 
 
 class BadFilter(Exception):
