@@ -82,7 +82,8 @@ def _no_job(trouble: Trouble, settings: Settings) -> Finding:
 def _mend_credentials(settings: Settings) -> str:
     if settings.key:
         return f"az batch account keys list --name {settings.account} --resource-group GROUP: give --account-key anew"
-    return "az login, or a managed identity, with the role `Azure Batch Job Submitter` or `Contributor` on the account"
+    roles = "`Azure Batch Job Submitter` and `Azure Batch Account Reader`"
+    return f"az login, or a managed identity, with the roles {roles} on the account (`Owner` does not hold them)"
 
 
 def _job(job: Mapping[str, Any], settings: Settings) -> Finding:
@@ -140,6 +141,8 @@ def _mend_pool(kind: RefusalKind | None, text: str, id: str) -> str:
         return "ask for a larger quota: portal, Batch account, Quotas; or make the pool of another VM series"
     if kind is RefusalKind.CAPACITY:
         return "wait, or make the pool of another VM size, or in another region"
+    if "can be used" in text:
+        return f"az batch node list --pool-id {id} shows why; then az batch node reboot, or node delete"
     if "formula" in text:
         return f"az batch pool autoscale enable --pool-id {id} --auto-scale-formula FORMULA"
     return f"az batch pool show --pool-id {id} --query resizeErrors, and mend what it names"

@@ -138,7 +138,7 @@ def counted(answer: Iterable[Mapping[str, Any]], pool: str) -> dict[str, int]:
 def census(counts: Mapping[str, int]) -> str:
     total = sum(counts.values())
     parts = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-    return f"{total} nodes ({parts})" if parts else "the pool has none yet"
+    return f"{total} {'node' if total == 1 else 'nodes'} ({parts})" if parts else "the pool has none yet"
 
 
 def node_words(node: Mapping[str, Any]) -> str:

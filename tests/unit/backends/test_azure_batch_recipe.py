@@ -2,10 +2,9 @@
 
 import json
 import subprocess
-from collections.abc import Mapping, MutableMapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from azure.batch import models
@@ -14,6 +13,7 @@ from backends.azure_batch import recipe
 from backends.azure_batch.formula import autoscale
 from backends.azure_batch.settings import Settings
 from backends.base import Submission
+from tests.stand_ins.azure_models import unknown
 from worker.protocol import Shape
 from worker_manager.control.ids import new_submission_id
 
@@ -30,31 +30,6 @@ def submission(**more: Any) -> Submission:
 
 def task(settings: Settings = PLAIN, **more: Any) -> dict[str, Any]:
     return recipe.task(submission(**more), 1, settings)
-
-
-def unknown(given: Any, kind: Any, where: str = "") -> list[str]:
-    """The properties that the client's model of this kind does not have, however deep."""
-    if isinstance(given, list):
-        return [one for item in given for one in unknown(item, kind, where)]
-    if not isinstance(given, Mapping) or not isinstance(kind, type) or not issubclass(kind, MutableMapping):
-        return []
-    fields = {field._rest_name: name for name, field in kind({})._attr_to_rest_field.items()}
-    wrong = [f"{where}.{name}" for name in given if name not in fields]
-    for name in given.keys() & fields.keys():
-        wrong += unknown(given[name], inner(kind, fields[name]), f"{where}.{name}")
-    return wrong
-
-
-def inner(kind: Any, attribute: str) -> Any:
-    """The model behind Optional["_models.X"] or Optional[list["_models.X"]]."""
-    annotations = {
-        name: note for base in reversed(kind.__mro__) for name, note in vars(base).get("__annotations__", {}).items()
-    }
-    note = annotations[attribute]
-    while get_args(note):
-        note = get_args(note)[0]
-    name = getattr(note, "__forward_arg__", note)
-    return getattr(models, str(name).removeprefix("_models."), None)
 
 
 NO_SAS = replace(LOGS, log_sas="", log_identity="/i")
