@@ -1,4 +1,7 @@
-"""An interpreter of autoscale formulas, as far as ours go: assignments, arithmetic, `?:`, samples of $PendingTasks."""
+"""An interpreter of autoscale formulas, as far as ours go: assignments, arithmetic, `?:`, samples of $PendingTasks.
+
+It knows the functions of the vendor's page that we use, and no others; a part of a node is no node.
+"""
 
 import math
 import re
@@ -39,7 +42,6 @@ _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "max": lambda *a: max(_flat(a)),
     "min": lambda *a: min(_flat(a)),
     "avg": lambda *a: sum(_flat(a)) / len(_flat(a)),
-    "ceil": lambda a: math.ceil(a),
 }
 
 
@@ -60,7 +62,8 @@ def evaluate(formula: str, pending: Sequence[float], percent: float = 100.0) -> 
         known[name] = _value(expression, known)
     if not set(TARGETS[:2]) & known.keys():
         raise BadFormula("it says no number of nodes")
-    return {name: value for name, value in known.items() if not isinstance(value, Samples)}
+    whole = {name: math.floor(known[name]) for name in TARGETS[:2] if name in known}
+    return {name: value for name, value in known.items() if not isinstance(value, Samples)} | whole
 
 
 def _value(expression: str, known: Mapping[str, Any]) -> Any:
