@@ -121,7 +121,8 @@ def _largest(account: Account, queue: Queue, cpus: int, mib: int, gpus: int, ask
     named = [one for one in queue.environments if one.usable and not one.fargate]
     machines = _machines(account, named) if named else None
     if not machines:
-        why = "a size of Fargate" if not named else "the instance types cannot be told from here"
+        fargate_only = all(one.fargate for one in queue.environments)
+        why = "a size of Fargate" if fargate_only else "its machines cannot be told from here"
         yield Finding("shape", Severity.OK, f"a worker takes {asked} ({why})")
     elif any(one[0] * 1000 >= cpus and one[1] * _FOR_THE_SYSTEM >= mib and one[2] >= gpus for one in machines.values()):
         yield Finding("shape", Severity.OK, f"a worker takes {asked}, which fits the queue's machines")
