@@ -197,6 +197,8 @@ def _lines(response: Any) -> Iterator[bytes]:
     for piece in response.stream(65536):
         *whole, rest = (rest + piece).split(b"\n")
         yield from (line for line in whole if line.strip())
+    if rest.strip():
+        yield rest
 
 
 def _reason(failed: BaseException) -> str:

@@ -137,11 +137,13 @@ def _read(
             if status != 200:
                 events.put(Event("ERROR"))
                 return
+            heard = False
             for line in lines:
                 if abandoned.is_set():
                     return
                 events.put(_event(line))
-        events.put(Event("END"))
+                heard = True
+        events.put(Event("END" if heard else "ERROR"))  # one that says nothing at all may be nobody's
     except NoAnswer:
         events.put(Event("ERROR"))
 

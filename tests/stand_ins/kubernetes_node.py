@@ -357,7 +357,9 @@ class Node:
         pod["status"]["conditions"] = [*others, words]
 
     def _job(self, pod: Thing) -> Thing | None:
-        return next((job for job in self.store.select("jobs") if job["metadata"]["uid"] == _owner(pod)), None)
+        [owner] = pod["metadata"]["ownerReferences"]
+        job = self.store.get("jobs", owner["name"])
+        return job if job is not None and job["metadata"]["uid"] == owner["uid"] else None
 
     def _of_job(self, pod: Thing, status: Thing) -> None:
         job = self._job(pod)
