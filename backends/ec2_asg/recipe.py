@@ -1,0 +1,78 @@
+"""A submission → what is sent for it, and what came of that, as values. Pure."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from backends.base import Accepted, LaunchOutcome, RefusalKind, Refused, Submission, clipped
+from backends.ec2_asg import states
+from backends.ec2_asg.userdata import Machine, user_data
+
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,34}[a-z0-9])?", re.ASCII)
+
+
+def problem(submission: Submission, max_batch: int, owner: tuple[str, str]) -> str:
+    """Why this submission can never be launched, or nothing."""
+    texts = [*submission.command, *submission.setup, *submission.environment.values()]
+    if not _LABEL.fullmatch(submission.id):
+        return f"{submission.id!r} is not a name: a lowercase DNS label of at most 36 characters"
+    if not 1 <= submission.count <= max_batch:
+        return f"{submission.count} workers in one submission; 1 to {max_batch} are possible"
+    if submission.join_tokens and len(submission.join_tokens) != submission.count:
+        return f"{len(submission.join_tokens)} join tokens for {submission.count} workers"
+    if bad := [name for name in submission.environment if not name.isidentifier() or not name.isascii()]:
+        return f"{bad[0]!r} is not the name of an environment variable"
+    if (submission.manager, submission.pool) != owner:
+        return f"this backend serves pool {owner[1]} of {owner[0]}, not {submission.pool} of {submission.manager}"
+    if not submission.command:
+        return "there is no command"
+    return "a NUL character in command, set-up or environment" if any("\0" in text for text in texts) else ""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a call for instances came to: those that it named, and why others are missing."""
+
+    outcome: LaunchOutcome
+    instances: tuple[str, ...] = ()
+    missing: Refused | None = None
+
+
+def read_launched(answer: Mapping[str, Any], count: int) -> Asked:
+    """The answer of LaunchInstances. Raises KeyError, TypeError or ValueError when it is none."""
+    instances = tuple(name for part in answer["Instances"] for name in part["InstanceIds"])
+    if len(instances) >= count:
+        return Asked(Accepted(), instances)
+    words = "; ".join(f"{one.get('ErrorCode')}: {one.get('ErrorMessage')}" for one in answer.get("Errors") or ())
+    words = words or f"{len(instances)} of {count} instances came"
+    refused = Refused(states.reason_kind(words) or RefusalKind.CAPACITY, clipped(words))
+    return Asked(Accepted(), instances, refused) if instances else Asked(refused)
+
+
+def rendered(submission: Submission, group: str, region: str, machine: Machine, api: str) -> str:
+    """What would be sent, as text. There is no secret in it: these workers have no token."""
+    by_launch = {
+        "AutoScalingGroupName": group,
+        "RequestedCapacity": submission.count,
+        "ClientToken": submission.id,
+        "RetryStrategy": "none",
+    }
+    by_size = {
+        "AutoScalingGroupName": group,
+        "DesiredCapacity": f"(what the group wants now) + {submission.count}",
+        "HonorCooldown": False,
+    }
+    calls = {"LaunchInstances": by_launch, "SetDesiredCapacity": by_size}
+    if api != "auto":
+        calls.pop("SetDesiredCapacity" if api == "launch-instances" else "LaunchInstances")
+    requests = [f"# {name}\n{json.dumps(body, indent=2)}" for name, body in calls.items()]
+    return "\n".join(
+        (
+            f"# submission {submission.id}: {submission.count} of pool {submission.pool}, in {region}",
+            *([*requests[:1], "# or, where that is not offered", *requests[1:]] if len(requests) > 1 else requests),
+            "# with this user data in the group's launch template",
+            user_data(submission, group, region, machine),
+        )
+    )
