@@ -115,6 +115,9 @@ def format_duration(ms: int) -> str:
 
 # ---------------------------------------------------------------- shapes
 
+_LISTS = ("tags", "can")
+ANYTHING = "*"  # of a worker that is not there yet: what it can is learned from the first that comes
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -129,6 +132,7 @@ class Shape:
     tags: Tuple[str, ...] = ()  # asked: all of these; had: offered. Sorted, without repeats
     custom: Tuple[Tuple[str, int], ...] = ()  # further countable things, sorted by name
     exclusive: bool = False  # had: takes only jobs that ask for one of its tags
+    can: Tuple[str, ...] = ()  # asked: all of these ways to run a job; had: those that it knows. Sorted
 
     def to_wire(self) -> Dict[str, Any]:
         """Only what differs from the default, so that messages stay short."""
@@ -137,7 +141,7 @@ class Shape:
             value = getattr(self, field.name)
             if value != field.default:
                 wire[field.name] = (
-                    dict(value) if field.name == "custom" else list(value) if field.name == "tags" else value
+                    dict(value) if field.name == "custom" else list(value) if field.name in _LISTS else value
                 )
         return wire
 
@@ -146,8 +150,9 @@ class Shape:
         """The inverse of `to_wire`; fields of a newer version are ignored."""
         known = {field.name for field in fields(cls)}
         values = {name: value for name, value in wire.items() if name in known}
-        if "tags" in values:
-            values["tags"] = tuple(sorted(set(values["tags"])))
+        for name in _LISTS:
+            if name in values:
+                values[name] = tuple(sorted(set(values[name])))
         if "custom" in values:
             values["custom"] = tuple(sorted(dict(values["custom"]).items()))
         return cls(**values)
@@ -211,6 +216,10 @@ def fits(asked: Shape, has: Shape) -> Tuple[Misfit, ...]:
     missing = [tag for tag in asked.tags if tag not in has.tags]
     if missing:
         misfits.append(Misfit("tags", ",".join(missing), ",".join(has.tags) or "none"))
+    if asked.can and ANYTHING not in has.can:
+        cannot = [way for way in asked.can if way not in has.can]
+        if cannot:
+            misfits.append(Misfit("can", ",".join(cannot), ",".join(has.can) or "nothing of the kind"))
     if has.exclusive and not set(asked.tags) & set(has.tags):
         misfits.append(Misfit("tags", ",".join(asked.tags) or "none", ",".join(has.tags) + " only"))
     return tuple(misfits)
@@ -328,6 +337,7 @@ class Assignment(TypedDict, total=False):
     grace_ms: int  # between TERM and KILL
     output_limit: int  # bytes kept of its output
     array_index: Optional[int]
+    work: Dict[str, Any]  # how it is to be run beyond its command; only for workers that `can`
 
 
 class Poll(TypedDict, total=False):

@@ -6,7 +6,7 @@ from typing import Any
 
 from backends.base import Option
 from backends.options import read
-from worker.protocol import Shape, join_tags
+from worker.protocol import ANYTHING, Shape, join_tags
 from worker_manager.config.layers import Tree, leaves
 from worker_manager.config.request import Catalogue, Request
 from worker_manager.config.schema import ConfigurationFile, HubPart, LimitsPart, PoolPart, ShapePart, WorkerPart
@@ -98,6 +98,7 @@ def _shape(part: ShapePart) -> Shape:
         tags=join_tags(part.tags),
         custom=tuple(sorted(part.custom.items())),
         exclusive=part.exclusive,
+        can=(ANYTHING,),
     )
 
 

@@ -96,6 +96,7 @@ class NewJob:
     depends_on: tuple[Dependency, ...] = ()
     array: int | None = None  # how many tasks
     output_limit: int = 64 * 2**20
+    work: Mapping[str, Any] = field(default_factory=dict)  # how it is to be run beyond its command: an Assignment's
 
 
 @dataclass(frozen=True, slots=True)

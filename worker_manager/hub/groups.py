@@ -76,6 +76,7 @@ def key_of(kind: Kind, level: int = 0) -> str:
         walltime_class(shape.walltime, level),
         shape.tags,
         [(name, round_up(count, level)) for name, count in shape.custom],
+        *((shape.can,) if shape.can else ()),
     )
     digest = hashlib.sha256(json.dumps(alike, separators=(",", ":")).encode()).hexdigest()
     return f"g{VERSION}.{level}.{digest[:20]}"

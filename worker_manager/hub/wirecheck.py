@@ -102,6 +102,9 @@ def shape_mistake(shape: Any) -> str | None:
     tags = shape.get("tags", [])
     if not isinstance(tags, list) or len(tags) > 1000 or not all(isinstance(t, str) and len(t) <= 200 for t in tags):
         return "tags is not a list of short strings"
+    can = shape.get("can", [])
+    if not isinstance(can, list) or len(can) > 100 or not all(isinstance(way, str) and len(way) <= 64 for way in can):
+        return "can is not a list of short strings"
     custom = shape.get("custom", {})
     if not isinstance(custom, dict) or len(custom) > 1000 or not all(_is_amount(amount) for amount in custom.values()):
         return "custom is not an object of numbers"

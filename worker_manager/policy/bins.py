@@ -71,11 +71,11 @@ class Suits:
         self._known: dict[tuple[object, ...], bool] = {}
 
     def __call__(self, asks: Shape, has: Shape) -> bool:
-        asked = (asks.gpu_type if asks.gpus else "", asks.walltime, asks.tags)
-        pair = (asked, has.gpu_type, has.walltime, has.tags, has.exclusive)
+        asked = (asks.gpu_type if asks.gpus else "", asks.walltime, asks.tags, asks.can)
+        pair = (asked, has.gpu_type, has.walltime, has.tags, has.exclusive, has.can)
         known = self._known.get(pair)
         if known is None:
-            kind = Shape(cpus=0, walltime=asks.walltime, tags=asks.tags)
+            kind = Shape(cpus=0, walltime=asks.walltime, tags=asks.tags, can=asks.can)
             known = not fits(kind, has) and (not asked[0] or asked[0] == has.gpu_type)
             self._known[pair] = known
         return known

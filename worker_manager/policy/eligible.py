@@ -9,7 +9,7 @@ from worker_manager.policy.model import JobGroup, PoolView
 from worker_manager.policy.reasons import Reason, because
 
 _AMOUNTS = {"cpus": "cpus", "memory": "bytes", "disk": "bytes", "walltime": "ms"}
-_PLAIN = ("gpus", "gpu_type", "tags")
+_PLAIN = ("gpus", "gpu_type", "tags", "can")
 
 
 @dataclass(frozen=True, slots=True)

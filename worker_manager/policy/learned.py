@@ -5,14 +5,16 @@ configuration that it was learned with.
 """
 
 from dataclasses import replace
+from typing import Any
 
-from worker.protocol import Shape
+from worker.protocol import ANYTHING, Shape
 from worker_manager.policy.model import Note, WorkerView
 from worker_manager.policy.standing import Standing
 
 OWNER = "shape"
 VERSION = 1
 _AMOUNTS = ("cpus", "memory", "gpus", "disk")
+_Learned = dict[str, Any]
 
 
 def new_worker_shape(standing: Standing) -> tuple[Shape, Note | None]:
@@ -20,13 +22,14 @@ def new_worker_shape(standing: Standing) -> tuple[Shape, Note | None]:
     promise = standing.pool.shape
     newest = max(_registered(standing), key=lambda worker: (worker.ready_at or 0, worker.id), default=None)
     if newest is not None:
-        shape = _least(promise, {name: getattr(newest.shape, name) for name in _AMOUNTS})
+        shape = _least(promise, {name: getattr(newest.shape, name) for name in (*_AMOUNTS, "can")})
     else:
         shape = _remembered(standing)
     if shape == promise:
         return shape, None
-    amounts = {name: getattr(shape, name) for name in _AMOUNTS}
-    return shape, Note(standing.pool.name, OWNER, VERSION, {"config": standing.pool.config, **amounts})
+    learned: _Learned = {name: getattr(shape, name) for name in _AMOUNTS}
+    learned["can"] = list(shape.can)
+    return shape, Note(standing.pool.name, OWNER, VERSION, {"config": standing.pool.config, **learned})
 
 
 def _registered(standing: Standing) -> list[WorkerView]:
@@ -42,8 +45,11 @@ def _remembered(standing: Standing) -> Shape:
     promise, note = standing.pool.shape, standing.notes.get(OWNER)
     if note is None or note.version != VERSION or note.value.get("config") != standing.pool.config:
         return promise
-    return _least(promise, {name: int(note.value[name]) for name in _AMOUNTS})
+    learned: _Learned = {name: int(note.value[name]) for name in _AMOUNTS}
+    return _least(promise, {**learned, "can": tuple(note.value.get("can", promise.can))})
 
 
-def _least(promise: Shape, amounts: dict[str, int]) -> Shape:
-    return replace(promise, **{name: min(getattr(promise, name), amounts[name]) for name in _AMOUNTS})
+def _least(promise: Shape, learned: _Learned) -> Shape:
+    """A promise says nothing of what its workers can: that is what the worker says."""
+    amounts = {name: min(getattr(promise, name), learned[name]) for name in _AMOUNTS}
+    return replace(promise, **amounts, can=learned["can"] if ANYTHING in promise.can else promise.can)

@@ -79,6 +79,7 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
         "walltime": "walltime: job asks {asked_ms}, worker has {has_ms}",
         "custom": "{resource}: job asks {asked}, worker has {has}",
         "tags": "tags: job asks {asked}, worker has {has}",
+        "can": "job asks {asked}, worker can {has}",
         "owner": "owner: the pool serves {owners}, the job is {owner}'s",
         "queue": "queue: the pool serves {queues}, the job is in {queue}",
         # an operator's

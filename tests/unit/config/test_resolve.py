@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.config.catalogue import settings_of
-from worker.protocol import Shape
+from worker.protocol import ANYTHING, Shape
 from worker_manager.config import schema
 from worker_manager.config.layers import SinglePool
 from worker_manager.config.settings import PoolConfig, Settings
@@ -37,7 +37,7 @@ def test_a_file_becomes_frozen_settings() -> None:
     a, b = settings.pools
     assert settings.manager.id == "north"
     assert settings.manager.tick_ms == 2000
-    assert a.shape == Shape(cpus=2000, memory=64 << 30, tags=("a", "b"))
+    assert a.shape == Shape(cpus=2000, memory=64 << 30, tags=("a", "b"), can=(ANYTHING,))
     assert (a.limits.max_workers, b.limits.max_workers) == (5, 7)
     assert (a.limits.idle_ms, b.limits.idle_ms) == (300_000, 300_000)
     assert b.limits.stabilise_ms == 0

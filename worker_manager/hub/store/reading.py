@@ -47,6 +47,7 @@ def job_wire(row: Any, spec: Mapping[str, Any], array: Any, verdicts: Verdicts) 
     shape = dict(spec.get("shape", {}))
     tags = shape.pop("tags", [])
     shape.pop("walltime", None)
+    shape.pop("can", None)
     waits = state in (JobState.QUEUED, JobState.BLOCKED) or (counts is not None and counts.queued > 0)
     return {
         "id": job_id(row.id, row.idx),
@@ -62,6 +63,7 @@ def job_wire(row: Any, spec: Mapping[str, Any], array: Any, verdicts: Verdicts) 
         "time_limit_ms": spec.get("time_limit_ms"),
         "grace_ms": spec.get("grace_ms"),
         "output_limit": spec.get("output_limit"),
+        **spec.get("work", {}),
         "retries": row.retries,
         "attempt": row.epoch,
         "losses": row.losses,

@@ -172,6 +172,7 @@ def _row(moves: Moves, owner: str, job: NewJob, number: int, blockers: int) -> d
         "time_limit_ms": job.shape.walltime,
         "grace_ms": job.grace_ms,
         "output_limit": job.output_limit,
+        **({"work": dict(job.work)} if job.work else {}),
     }
     return {
         "id": number,
