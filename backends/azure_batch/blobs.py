@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from backends.azure_batch.errors import Trouble
-from backends.azure_batch.service import Deadline
+from backends.azure_batch.service import Deadline, of_this_machine
 from backends.azure_batch.settings import Settings
 
 
@@ -43,9 +43,13 @@ class LogContainer:
             settings = self._settings
             more: dict[str, Any] = {"connection_verify": settings.ca_file} if settings.ca_file else {}
             self._client = ContainerClient.from_container_url(
-                settings.log_container, None if settings.log_sas else self._credential, retry_total=0, **more
+                settings.log_container, self._who(), retry_total=0, **more
             )
         return self._client
+
+    def _who(self) -> Any:
+        """Nobody, where a SAS opens it: the account's key of Batch is not one of storage."""
+        return None if self._settings.log_sas else self._credential or of_this_machine(self._settings)
 
 
 def _bounds(deadline: Deadline) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from backends.azure_batch.settings import Settings
 
 PAGE = 1000  # tasks, says the service
 _SERVICE_PATIENCE_S = 30  # the service's own limit for one request
+_TOKEN_PATIENCE_S = 10  # for `az`
 
 
 class Deadline:
@@ -152,19 +153,27 @@ def _client(settings: Settings, credential: Any) -> Any:
     more: dict[str, Any] = {"connection_verify": settings.ca_file} if settings.ca_file else {}
     return BatchClient(
         settings.service_url,
-        credential or _from_this_machine(settings),
+        credential or of_this_machine(settings),
         retry_total=0,
         redirect_policy=_same_place(settings.service_url),
         **more,
     )
 
 
-def _from_this_machine(settings: Settings) -> Any:
-    """The environment, a managed identity, the `az` of whoever runs this."""
+def of_this_machine(settings: Settings) -> Any:
+    """The environment, a workload identity, a managed identity, the `az` of whoever runs this; no editors' tools."""
     from azure.identity import DefaultAzureCredential
 
+    logging.getLogger("azure.identity").setLevel(logging.ERROR)  # its warning is the text of the error that follows
     return DefaultAzureCredential(
-        managed_identity_client_id=settings.client_id or None, retry_total=0, process_timeout=_SERVICE_PATIENCE_S
+        managed_identity_client_id=settings.client_id or None,
+        retry_total=0,
+        process_timeout=_TOKEN_PATIENCE_S,
+        exclude_shared_token_cache_credential=True,
+        exclude_visual_studio_code_credential=True,
+        exclude_powershell_credential=True,
+        exclude_developer_cli_credential=True,
+        exclude_broker_credential=True,
     )
 
 
@@ -209,13 +218,20 @@ def _said(heard: _Heard | None = None) -> Iterator[_Heard]:
     try:
         yield heard or _Heard()
     except ClientAuthenticationError as denied:
-        raise _of_answer(denied) if denied.response is not None else Trouble(str(denied), before=True) from denied
+        raise _of_answer(denied) if denied.response is not None else _without_token(str(denied)) from denied
     except HttpResponseError as failed:
         raise _of_answer(failed) from failed
     except (AzureError, OSError) as failed:
         raise Trouble(f"Azure Batch gave no answer: {failed}") from failed
     except (ValueError, TypeError, KeyError, AttributeError) as nonsense:
         raise Trouble(f"Azure Batch gave an answer that is none: {nonsense}") from nonsense
+
+
+def _without_token(said: str) -> Trouble:
+    """azure-identity says on a page what it tried: here it is a line, without the addresses of manuals."""
+    lines = [line.strip() for line in said.splitlines()]
+    words = [line for line in lines if line and not line.startswith(("Visit ", "To mitigate ", "Attempted "))]
+    return Trouble(f"Entra ID gave us no token: {'; '.join(words)}", before=True)
 
 
 def _of_answer(failed: Any) -> Trouble:

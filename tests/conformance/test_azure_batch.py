@@ -14,7 +14,8 @@ from backends.azure_batch.settings import read
 from backends.base import Backend, Context
 from tests.conformance.adopter import Adopter, Behaviour, Fault
 from tests.conformance.suite import Conformance
-from tests.stand_ins.azure_batch import FakeBatch, Refusal
+from tests.stand_ins.azure_batch import FakeBatch
+from tests.stand_ins.azure_wire import Refusal
 from worker_manager.clock import SystemClock
 
 JOB = "workers"

@@ -14,9 +14,10 @@ import trustme
 
 from backends.azure_batch import recipe
 from backends.base import Accepted, ListFailed, RefusalKind, Refused, Severity, Unknown, WorkerPhase
-from tests.stand_ins.azure_batch import Node, Refusal
 from tests.stand_ins.azure_blobs import FakeBlobs
+from tests.stand_ins.azure_machines import Node
 from tests.stand_ins.azure_place import JOB, Place, bad, seen, until
+from tests.stand_ins.azure_wire import Refusal
 from worker.protocol import Shape
 from worker_manager.clock import ManualClock
 

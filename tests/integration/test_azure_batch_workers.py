@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from backends.base import Accepted, ListFailed, RefusalKind, Refused, Severity, Unknown, WorkerPhase
-from tests.stand_ins.azure_batch import Refusal
 from tests.stand_ins.azure_blobs import FakeBlobs
 from tests.stand_ins.azure_place import JOB, Place, bad, seen, until
+from tests.stand_ins.azure_wire import Refusal
 from worker_manager.clock import ManualClock
 
 

@@ -9,19 +9,12 @@ import base64
 import hashlib
 import hmac
 import json
-import os
 import re
-import shlex
-import signal
 import ssl
-import subprocess
 import threading
-import time
-import urllib.request
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate, parsedate_to_datetime
 from functools import partial
@@ -31,135 +24,13 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 from tests.stand_ins import azure_formula, azure_odata
-from tests.stand_ins.azure_blobs import answer
+from tests.stand_ins.azure_machines import Node, Task, complete, kill, processes, start
+from tests.stand_ins.azure_wire import JOB, POOL, TASK, VERSION, Call, Fault, Refusal, check, failure, now
 
-VERSION = "2025-06-01"
 _SIGNED = (
     *("content-encoding", "content-language", "content-length", "content-md5", "content-type", "date"),
     *("if-modified-since", "if-match", "if-none-match", "if-unmodified-since", "range"),
 )
-_IDENTITY = {"resourceId": str}
-_TASK = {
-    "id": str,
-    "displayName": str,
-    "commandLine": str,
-    "environmentSettings": [{"name": str, "value": str}],
-    "constraints": {"maxTaskRetryCount": int, "maxWallClockTime": str, "retentionTime": str},
-    "requiredSlots": int,
-    "userIdentity": {"username": str, "autoUser": {"scope": str, "elevationLevel": str}},
-    "containerSettings": {
-        "imageName": str,
-        "containerRunOptions": str,
-        "workingDirectory": str,
-        "registry": {"registryServer": str, "username": str, "password": str, "identityReference": _IDENTITY},
-    },
-    "outputFiles": [
-        {
-            "filePattern": str,
-            "destination": {"container": {"path": str, "containerUrl": str, "identityReference": _IDENTITY}},
-            "uploadOptions": {"uploadCondition": str},
-        }
-    ],
-}
-_METADATA = [{"name": str, "value": str}]
-_JOB = {
-    "id": str,
-    "displayName": str,
-    "poolInfo": {"poolId": str},
-    "constraints": {"maxTaskRetryCount": int},
-    "onAllTasksComplete": str,
-    "metadata": _METADATA,
-}
-_POOL = {
-    "id": str,
-    "displayName": str,
-    "vmSize": str,
-    "virtualMachineConfiguration": dict,
-    "taskSlotsPerNode": int,
-    "taskSchedulingPolicy": dict,
-    "targetDedicatedNodes": int,
-    "targetLowPriorityNodes": int,
-    "enableAutoScale": bool,
-    "autoScaleFormula": str,
-    "autoScaleEvaluationInterval": str,
-    "startTask": dict,
-    "mountConfiguration": list,
-    "networkConfiguration": dict,
-    "identity": dict,
-    "metadata": _METADATA,
-}
-
-
-class Refusal(Exception):
-    """An answer of the service that is no success."""
-
-    def __init__(self, status: int, code: str, words: str = "", headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(code)
-        self.status, self.code, self.words, self.headers = status, code, words or code, dict(headers or {})
-
-    def body(self) -> dict[str, Any]:
-        text = f"{self.words}\nRequestId:0000\nTime:2026-11-20T14:00:00.0000000Z"
-        return {"odata.metadata": "$metadata#error", "code": self.code, "message": {"lang": "en-US", "value": text}}
-
-
-@dataclass
-class Fault:
-    """What happens to the next call of this purpose: `does` runs instead of it, or around it."""
-
-    purpose: str
-    does: Callable[["Call"], bool]  # True: it has answered
-
-
-@dataclass
-class Task:
-    spec: dict[str, Any]
-    folder: Path
-    state: str = "active"
-    since: str = ""
-    node: str = ""
-    started: str = ""
-    ended: str = ""
-    exit_code: int | None = None
-    failure: dict[str, Any] | None = None
-    requeues: int = 0
-    held: bool = False  # gets no node
-    strange: str = ""  # shown instead of its state
-    process: "subprocess.Popen[bytes] | None" = None
-
-    @property
-    def id(self) -> str:
-        return str(self.spec["id"])
-
-
-@dataclass
-class Node:
-    id: str
-    state: str = "idle"
-    spot: bool = False
-    errors: list[dict[str, Any]] = field(default_factory=list)
-    start_task: dict[str, Any] | None = None
-
-
-@dataclass
-class Call:
-    """One request, understood."""
-
-    handler: BaseHTTPRequestHandler
-    purpose: str
-    path: tuple[str, ...]
-    query: dict[str, str]
-    body: Any
-    run: Callable[[], tuple[int, Any, dict[str, str]]]
-
-    def reply(self, status: int, body: Any = None, headers: Mapping[str, str] | None = None) -> None:
-        raw = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-        kind = {"Content-Type": "application/json; odata=minimalmetadata"} if raw else {}
-        answer(self.handler, status, raw, {"request-id": "1", **kind, **(headers or {})})
-
-    def cut(self) -> None:
-        self.handler.close_connection = True
-        with suppress(OSError):
-            self.handler.connection.shutdown(2)
 
 
 class FakeBatch:
@@ -197,7 +68,7 @@ class FakeBatch:
         self._thread.join()
         for tasks in self.tasks.values():
             for task in tasks.values():
-                self._kill(task)
+                kill(task)
 
     # ------------------------------------------------ for tests
 
@@ -263,7 +134,7 @@ class FakeBatch:
 
     def alive(self, job: str, id: str) -> bool:
         task = self.tasks[job].get(id)
-        return task is not None and bool(self._processes(task))
+        return task is not None and bool(processes(task))
 
     # ------------------------------------------------ requests
 
@@ -367,7 +238,7 @@ class FakeBatch:
         return self.jobs[job]
 
     def _post_job(self, call: Call) -> tuple[int, Any]:
-        check(call.body, _JOB)
+        check(call.body, JOB)
         if call.body["id"] in self.jobs:
             raise Refusal(409, "JobExists", "The specified job already exists.")
         self.jobs[call.body["id"]] = {**call.body, "state": "active"}
@@ -380,7 +251,7 @@ class FakeBatch:
         return 200, self.pools[pool]
 
     def _post_pool(self, call: Call) -> tuple[int, Any]:
-        check(call.body, _POOL)
+        check(call.body, POOL)
         if call.body["id"] in self.pools:
             raise Refusal(409, "PoolExists", "The specified pool already exists.")
         if call.body.get("enableAutoScale"):
@@ -450,7 +321,7 @@ class FakeBatch:
             raise Refusal(409, code, f"The specified job is {state}.")
 
     def _make_task(self, job: str, spec: dict[str, Any]) -> None:
-        check(spec, _TASK)
+        check(spec, TASK)
         id = spec["id"]
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", id) or len(spec.get("displayName", "")) > 1024:
             raise Refusal(400, "InvalidPropertyValue", f"{id} is no id")
@@ -465,7 +336,7 @@ class FakeBatch:
             self.strange_next, task.strange = self.strange_next - 1, "hibernating"
         if self.die_next:
             self.die_next -= 1
-            self._complete(task, failure=failure("ContainerInvalidImage", "the image cannot be pulled"))
+            complete(task, failed=failure("ContainerInvalidImage", "the image cannot be pulled"))
         if self.vanish_next:
             self.vanish_next -= 1
             del self.tasks[job][id]
@@ -521,12 +392,12 @@ class FakeBatch:
         task = self._task(job, id)
         if task.state == "completed":
             raise Refusal(409, "TaskCompleted", "The specified task is already in a completed state.")
-        self._kill(task)
-        self._complete(task, failure=failure("TaskEnded", "Task Was Ended by User Request"))
+        kill(task)
+        complete(task, failed=failure("TaskEnded", "Task Was Ended by User Request"))
         return 204, None
 
     def _delete(self, call: Call, job: str, id: str) -> tuple[int, Any]:
-        self._kill(self._task(job, id))
+        kill(self._task(job, id))
         del self.tasks[job][id]
         return 200, None
 
@@ -571,7 +442,7 @@ class FakeBatch:
                 status = task.process.returncode
                 code = status if status >= 0 else 128 - status
                 failed = failure("FailureExitCode", "The task process exited with an unexpected exit code")
-                self._complete(task, code, failed if code else None)
+                complete(task, code, failed if code else None)
             free -= task.state == "running"
         for job, tasks in self.tasks.items():
             if self.jobs[job]["state"] == "active":
@@ -586,61 +457,8 @@ class FakeBatch:
 
     def _start(self, task: Task, node: str) -> None:
         task.state, task.node, task.started, task.since = "running", node, now(), now()
-        if not self.runs:
-            return
-        wd = task.folder / "wd"
-        wd.mkdir(parents=True, exist_ok=True)
-        environment = {"PATH": os.environ["PATH"], "HOME": str(wd), "TMPDIR": str(self._tmp())}
-        environment |= {"AZ_BATCH_TASK_DIR": str(task.folder), "AZ_BATCH_TASK_ID": task.id, "AZ_BATCH_NODE_ID": node}
-        environment |= {one["name"]: one["value"] for one in task.spec.get("environmentSettings", ())}
-        with (task.folder / "stdout.txt").open("wb") as out, (task.folder / "stderr.txt").open("wb") as err:
-            argv = shlex.split(task.spec["commandLine"])
-            task.process = subprocess.Popen(
-                argv, cwd=wd, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
-            )
-
-    def _tmp(self) -> Path:
-        folder = self.root / "tmp"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-
-    def _complete(self, task: Task, code: int | None = None, failure: dict[str, Any] | None = None) -> None:
-        task.state, task.ended, task.since = "completed", now(), now()
-        task.exit_code, task.failure = code, failure
-        for output in task.spec.get("outputFiles", ()) if task.node else ():
-            container = output["destination"]["container"]
-            base, _, query = container["containerUrl"].partition("?")
-            for path in task.folder.glob("std*.txt"):
-                url = f"{base}/{container['path']}/{path.name}?{query}"
-                put = urllib.request.Request(url, path.read_bytes(), {"x-ms-blob-type": "BlockBlob"}, method="PUT")  # noqa: S310
-                with suppress(OSError):
-                    urllib.request.urlopen(put, timeout=10).close()  # noqa: S310
-
-    def _kill(self, task: Task) -> None:
-        """Everything that carries the task's mark: what Azure does by its own means."""
-        if task.process is None:
-            return
-        with suppress(ProcessLookupError):
-            os.killpg(task.process.pid, signal.SIGKILL)
-        task.process.wait()
-        deadline = time.monotonic() + 10
-        while (left := self._processes(task)) and time.monotonic() < deadline:
-            for pid in left:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-
-    def _processes(self, task: Task) -> list[int]:
-        mark = f"AZ_BATCH_TASK_DIR={task.folder}\0".encode()
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                with suppress(OSError):
-                    if (
-                        mark in (entry / "environ").read_bytes()
-                        and (entry / "stat").read_text().rsplit(")")[-1][1] != "Z"
-                    ):
-                        found.append(int(entry.name))
-        return found
+        if self.runs:
+            start(task, node, self.root / "tmp")
 
 
 _ROUTES: tuple[tuple[str, str, tuple[str, ...], Callable[..., Any]], ...] = (
@@ -660,29 +478,3 @@ _ROUTES: tuple[tuple[str, str, tuple[str, ...], Callable[..., Any]], ...] = (
     ("file", "GET", ("jobs", "*", "tasks", "*", "files", "*"), FakeBatch._file),
     ("files", "GET", ("jobs", "*", "tasks", "*", "files"), FakeBatch._files),
 )
-
-
-def now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def failure(code: str, words: str) -> dict[str, Any]:
-    return {"category": "usererror", "code": code, "message": words}
-
-
-def check(given: Any, known: Any, where: str = "body") -> None:
-    """Refuses what the service would refuse: a property that it does not know, or of another type."""
-    if isinstance(known, list):
-        if not isinstance(given, list):
-            raise Refusal(400, "InvalidRequestBody", f"{where} is no list")
-        for one in given:
-            check(one, known[0], where)
-    elif isinstance(known, dict):
-        if not isinstance(given, dict):
-            raise Refusal(400, "InvalidRequestBody", f"{where} is no object")
-        for name, value in given.items():
-            if name not in known:
-                raise Refusal(400, "InvalidRequestBody", f"{where} has no property {name}")
-            check(value, known[name], f"{where}.{name}")
-    elif not isinstance(given, known) or (known is int and isinstance(given, bool)):
-        raise Refusal(400, "InvalidPropertyValue", f"{where} is {given!r}")

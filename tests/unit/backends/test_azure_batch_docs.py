@@ -11,7 +11,7 @@ from azure.batch import models
 from backends import registry
 from backends.azure_batch import settings, states
 from backends.azure_batch.formula import autoscale
-from tests.stand_ins import azure_batch, azure_formula
+from tests.stand_ins import azure_formula, azure_wire
 from tests.stand_ins.azure_models import unknown
 from tests.unit.cli.house import House
 
@@ -27,14 +27,14 @@ def load(name: str) -> Any:
 @pytest.mark.parametrize(
     ("name", "kind", "schema"),
     [
-        ("pool.json", models.BatchPoolCreateOptions, azure_batch._POOL),
-        ("pool-gpu.json", models.BatchPoolCreateOptions, azure_batch._POOL),
-        ("job.json", models.BatchJobCreateOptions, azure_batch._JOB),
+        ("pool.json", models.BatchPoolCreateOptions, azure_wire.POOL),
+        ("pool-gpu.json", models.BatchPoolCreateOptions, azure_wire.POOL),
+        ("job.json", models.BatchJobCreateOptions, azure_wire.JOB),
     ],
 )
 def test_what_can_be_applied_is_of_the_clients_model(name: str, kind: Any, schema: Any) -> None:
     assert unknown(load(name), kind) == []
-    azure_batch.check(load(name), schema)
+    azure_wire.check(load(name), schema)
 
 
 def test_the_formulas_are_the_programs_own_and_work() -> None:
