@@ -4,10 +4,11 @@ In this order, which breaks ties toward having workers: call back what drains, l
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from worker.protocol import WorkerState
 from worker_manager.clock import Clock
 from worker_manager.control.ending import Ends
 from worker_manager.control.identities import Identities
@@ -15,13 +16,14 @@ from worker_manager.control.ids import NewId
 from worker_manager.control.lanes import Call, Lane
 from worker_manager.control.launching import Launches
 from worker_manager.control.ledger import Ledger
+from worker_manager.control.notices import Notices
 from worker_manager.control.orders import Orders
 from worker_manager.control.outputs import Outputs
 from worker_manager.control.pool import ManagedPool, Reach
 from worker_manager.control.reconcile import Reconciler, foreseen
 from worker_manager.policy.derive import derive
 from worker_manager.policy.facts import BacklogFact, Sights
-from worker_manager.policy.model import Drain, End, Launch, Plan, PoolPlan, Snapshot, Undrain
+from worker_manager.policy.model import Drain, End, Launch, Plan, PoolPlan, Snapshot, Undrain, WorkerView
 from worker_manager.sources.base import Observation, Source
 
 KEEP_MS = 30 * 86_400_000  # decisions and closed intents
@@ -43,10 +45,12 @@ class Applier:
         self._outputs = Outputs(ledger, clock)
         self._reconciler = Reconciler(manager, ledger, source, clock, reach)
         self._identities = Identities(source, clock)
+        self.notices = Notices(ledger, source, clock)
         self.source_changed_at = -1  # by us, by the clock that never jumps: what it said before is out of date
         self.next_force: int | None = None
         self._open = Counter[str]()  # intents, by pool, as the last snapshot counts them
         self._drained = Counter[str]()
+        self._idle_drained = Counter[str]()
         self._undrained = Counter[str]()
         self._purged_at: int | None = None
 
@@ -59,6 +63,7 @@ class Applier:
         came = self.launches.harvest()
         self.orders.harvest()
         self.ends.harvest()
+        self.notices.record()
         self._outputs.harvest()
         return came
 
@@ -77,13 +82,14 @@ class Applier:
         settings = [pool.settings for pool in pools.values()]
         memory = self._ledger.memory()
         self._open = Counter(intent.pool for intent in memory.intents)
-        return derive(self._clock.now_ms(), settings, memory, sights, backlog)
+        return derive(self._clock.now_ms(), settings, memory, sights, backlog, self.notices.open())
 
     def foreseen(self, pools: Pools, sights: Mapping[str, Sights], backlog: BacklogFact) -> Snapshot:
         """The snapshot of a tick of which nothing comes."""
         now = self._clock.now_ms()
         settings = [pool.settings for pool in pools.values()]
-        return derive(now, settings, foreseen(self._ledger.memory(), pools, sights, backlog, now), sights, backlog)
+        memory = foreseen(self._ledger.memory(), pools, sights, backlog, now)
+        return derive(now, settings, memory, sights, backlog, self.notices.open())
 
     # ------------------------------------------------------------ after it
 
@@ -100,7 +106,7 @@ class Applier:
         ends = [action for action in plan.actions if isinstance(action, End)]
         self._undrained = self.ends.undrain(undrains)
         agreed = self._launch(plan, snapshot, pools, lanes)
-        self._drained = self.ends.drain(drains)
+        self._drained, self._idle_drained = drained(drains, self.ends.drain(drains), views)
         self.ends.end(ends, views, pools, lanes)
         self._outputs.fetch(pools, lanes)
         if undrains or drains or ends:
@@ -108,17 +114,29 @@ class Applier:
         self._purge()
         return agreed
 
+    def answer(self, snapshot: Snapshot, sights: Mapping[str, Sights], pools: Pools, lanes: Lanes) -> None:
+        """Platforms that said which workers they are about to end: after the drains, so that none is let go before."""
+        self.notices.carry_out(snapshot.workers, pools, lanes, sights)
+
     def as_it_is_now(self, plan: Plan) -> Plan:
         """For people: the plan with each pool's counts as they are after what was done, not as they were before."""
         opened = Counter(intent.pool for intent in self._ledger.memory().intents)
         opened.subtract(self._open)
         lines = [
-            after(line, opened[line.pool], self._drained[line.pool], self._undrained[line.pool]) for line in plan.pools
+            after(
+                line,
+                opened[line.pool],
+                self._drained[line.pool],
+                self._undrained[line.pool],
+                self._idle_drained[line.pool],
+            )
+            for line in plan.pools
         ]
         return replace(plan, pools=tuple(lines))
 
     def under_way(self) -> list[Call[Any]]:
-        calls = (self.launches.under_way(), self.ends.under_way(), self._outputs.under_way(), self.orders.reading())
+        ending = (self.ends.under_way(), self.notices.answering())
+        calls = (self.launches.under_way(), *ending, self._outputs.under_way(), self.orders.reading())
         return [call for some in calls for call in some]
 
     def _launch(self, plan: Plan, snapshot: Snapshot, pools: Pools, lanes: Lanes) -> bool:
@@ -148,7 +166,16 @@ class Applier:
                 write.purge(now - KEEP_MS, now - KEEP_FAILURES_MS)
 
 
-def after(line: PoolPlan, opened: int, drained: int, undrained: int) -> PoolPlan:
+def drained(
+    drains: Sequence[Drain], done: set[str], views: Mapping[str, WorkerView]
+) -> tuple[Counter[str], Counter[str]]:
+    """How many of each pool drain that did not before, and how many of them were idle."""
+    fresh = [views[one.worker] for one in drains if one.worker in done and one.worker in views]
+    fresh = [view for view in fresh if view.state == WorkerState.READY]
+    return Counter(view.pool for view in fresh), Counter(view.pool for view in fresh if not view.busy)
+
+
+def after(line: PoolPlan, opened: int, drained: int, undrained: int, idle_drained: int) -> PoolPlan:
     """A pool's line after a tick that opened so many intents more than it closed: a worker that was just asked for is
     requested, and nothing of it is observed yet."""
     turned = undrained - drained
@@ -156,7 +183,7 @@ def after(line: PoolPlan, opened: int, drained: int, undrained: int) -> PoolPlan
         line,
         requested=max(0, line.requested + opened),
         ready=line.ready + turned,
-        idle=line.idle + turned,
+        idle=line.idle + undrained - idle_drained,
         draining=line.draining - turned,
         launch=min(line.launch, max(0, opened)),
         drain=drained,

@@ -110,6 +110,7 @@ class Manager:
         plan = decide(snapshot)
         anew, self._told_last = told.number != self._told_last, told.number
         agreed = self._applier.apply(plan, snapshot, told.observation, anew, self._pools, self._lanes)
+        self._applier.answer(snapshot, sights, self._pools, self._lanes)
         if settle:
             self._wait_for(self._applier.under_way())
         came = self._applier.record()
@@ -139,7 +140,8 @@ class Manager:
     def _observe(self, settle: bool) -> tuple[Told, dict[str, Sights]]:
         self._list(settle)
         if settle:
-            self._wait_for(self._listings.under_way())
+            self._wait_for([*self._listings.under_way(), *self._applier.notices.asking()])
+        self._applier.notices.harvest(self._pools)
         news = self._listings.harvest(self._pools)
         return self._told(), news
 
@@ -148,6 +150,7 @@ class Manager:
         with_workers = {intent.pool for intent in self._ledger.memory().intents}
         for name, pool in self._pools.items():
             self._listings.refresh(pool, self._lanes[name], name in with_workers, now_please)
+            self._applier.notices.refresh(pool, self._lanes[name], name in with_workers)
 
     def _told(self) -> Told:
         """The source's newest word; asked anew when we have changed something there since."""
@@ -170,9 +173,9 @@ class Manager:
         now, boot = self._clock.now_ms(), self._clock.boot_ms()
         dues = [boot + self._tick_ms]
         dues += [boot + due - now for due in (plan.next_due, self._applier.next_force) if due is not None]
-        listing = self._listings.next_at(self._lanes)
-        dues += [listing] if listing is not None else []
-        calls = (*self._applier.under_way(), *self._listings.under_way())
+        asking = (self._listings.next_at(self._lanes), self._applier.notices.next_at(self._lanes))
+        dues += [at for at in asking if at is not None]
+        calls = (*self._applier.under_way(), *self._listings.under_way(), *self._applier.notices.asking())
         dues += [overdue for call in calls if (overdue := call.overdue_at()) is not None]
         again = self._applier.launches.again_at()
         dues += [again] if again is not None else []
@@ -195,6 +198,7 @@ class Manager:
         for name in [name for name in self._lanes if name not in self._pools]:
             self._lanes.pop(name).close()
             self._listings.forget(name)
+            self._applier.notices.forget(name)
 
     def _lane(self, name: str, done: Callable[[], None]) -> Lane:
         return InlineLane(self._clock) if self._inline else ThreadLane(name, self._clock, done)

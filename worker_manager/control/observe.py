@@ -24,7 +24,7 @@ def look(source: Source, seen_version: int | None = None, wait_ms: int = 0) -> O
     try:
         return source.observe(seen_version, wait_ms)
     except Exception as error:  # a foreign queue's SDK may raise anything: all of it means "not read"
-        return Observation(BacklogFact(registers=source.registers, failed=_sentence(error)))
+        return Observation(BacklogFact(registers=source.registers, failed=sentence(error)))
 
 
 def sights_of(listing: Listing, at: int) -> Sights:
@@ -45,7 +45,7 @@ def _sight(seen: Seen) -> Sight:
     )
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
     text = str(error).strip()[:TEXT_KEPT]
     ours = type(error).__module__.partition(".")[0] in ("worker_manager", "backends")
     return text if ours and text else f"{type(error).__name__}: {text}"
@@ -106,7 +106,7 @@ class Listings:
             state.relaxed = False
             pause = min(LONGEST_PAUSE_MS, pool.list_every_ms * 2 ** min(state.failures, 10))
             state.next_at = self._clock.boot_ms() + int(pause * self._chance.uniform(0.5, 1.0))
-            return Sights(at=self._clock.now_ms(), failed=_sentence(error))
+            return Sights(at=self._clock.now_ms(), failed=sentence(error))
         state.failures = 0
         return sights
 

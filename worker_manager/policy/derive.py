@@ -6,7 +6,9 @@ nothing, a worker that a source hears from counts whatever a listing says, and a
 keeps all it had while nothing is decided about it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 
 from worker.protocol import Shape, WorkerState
 from worker_manager.policy.facts import (
@@ -19,11 +21,12 @@ from worker_manager.policy.facts import (
     Sights,
     WorkerFact,
 )
-from worker_manager.policy.model import PoolView, Snapshot, WorkerView
+from worker_manager.policy.model import PoolView, Snapshot, Warned, WorkerView
 
 NOTHING = Shape(cpus=0)  # the free room of a worker of which nobody tells how much is free
 GONE_AFTER = 2  # complete listings in a row without it
 EVERYONE = "*"  # among a pool's owners
+NO_NOTICES: Mapping[str, Sequence[Warned]] = MappingProxyType({})
 UNREAD = Sights(at=0, failed="it has not been listed yet")
 
 # What a listing says of one worker: backends.base.WorkerPhase's values, and three kinds of absence.
@@ -84,8 +87,10 @@ def derive(
     memory: Memory,
     sights: Mapping[str, Sights],
     backlog: BacklogFact,
+    notices: Mapping[str, Sequence[Warned]] = NO_NOTICES,
 ) -> Snapshot:
-    """One consistent view of the world at `now`. Left out: workers that are gone, and pools that were not handed in."""
+    """One consistent view of the world at `now`; `notices` by pool. Left out: workers that are gone, and pools that
+    were not handed in."""
     heard = {fact.id: fact for fact in backlog.workers}
     intents: dict[str, list[IntentFact]] = {}
     for intent in memory.intents:
@@ -95,7 +100,8 @@ def derive(
     for pool in sorted(pools, key=lambda pool: pool.name):
         listing = sights.get(pool.name, UNREAD)
         views.append(_pool(now, pool, memory.pools.get(pool.name, PoolMemory()), listing, backlog.owner))
-        workers += _workers(now, pool, intents.get(pool.name, []), listing, backlog, heard)
+        found = _workers(now, pool, intents.get(pool.name, []), listing, backlog, heard)
+        workers += _warned(found, notices.get(pool.name, ()))
     return Snapshot(
         now=now,
         groups=tuple(sorted(backlog.groups, key=lambda group: group.key)) if backlog.failed is None else (),
@@ -174,6 +180,16 @@ def _pool(now: int, pool: PoolSettings, memory: PoolMemory, listing: Sights, own
     )
 
 
+def _warned(workers: Sequence[WorkerView], notices: Sequence[Warned]) -> Iterator[WorkerView]:
+    """Each with the notice that leaves it the least time."""
+    soonest: dict[str, Warned] = {}
+    for notice in sorted(notices, key=lambda one: (one.deadline is None, one.deadline or 0, one.id)):
+        soonest.setdefault(notice.handle, notice)
+    for worker in workers:
+        meant = soonest.get(worker.handle) if worker.handle else None
+        yield worker if meant is None else replace(worker, notice=meant)
+
+
 def _workers(
     now: int,
     pool: PoolSettings,
@@ -241,6 +257,7 @@ def _worker(
         refusal=sight.refusal if sight else None,
         detail=sight.detail if sight else "",
         started_at=sight.started_at if sight else None,
+        left=source == "gone",
         known=intent is not None,
     )
 

@@ -33,6 +33,16 @@ class JobGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class Warned:
+    """Its platform is about to end a worker: at `deadline`, or as soon as it is answered."""
+
+    id: str
+    handle: str  # "": none of ours
+    reason: str  # the platform's words
+    deadline: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerView:
     """One worker, from intent to grave, as ledger, backend and source together know it."""
 
@@ -60,6 +70,8 @@ class WorkerView:
     refusal: str | None = None  # why the platform lets it wait, or ended it: backends.base.RefusalKind's values
     detail: str = ""  # the platform's words
     started_at: int | None = None  # its machine runs since then, as the platform says
+    notice: Warned | None = None  # the platform is about to end it
+    left: bool = False  # it had registered and has said goodbye; its machine may still be there
     known: bool = True  # the ledger has an intent for it; False for what only a listing or the source shows
 
     @property

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from worker.protocol import WorkerState
-from worker_manager.policy import limits
+from worker_manager.policy import limits, notices
 from worker_manager.policy.awaited import awaited, held_by_platform
 from worker_manager.policy.bins import UNLIMITED, Suits
 from worker_manager.policy.eligible import Eligibility
@@ -80,14 +80,15 @@ def _decide(standing: Standing, placement: Placement) -> PoolDecision:
     limited = limits.apply(limits.UP, standing, asked)
     gone = retire(standing, _needed(standing, placement), wanted)
     whys = (wish.reason, raised) if raised else (wish.reason,)
+    leaving = (*notices.heed(standing), *gone.actions)
     due = (*limited.until, *gone.due, standing.pool.frozen_until or 0)
     blind = frozen.unreadable(standing, 0)  # told also when nothing was to be launched: nothing goes either
     limits_told = limited.reasons if blind is None else tuple(dict.fromkeys((*limited.reasons, blind.reason)))
     platform = held_by_platform(standing)
     limits_told = (*limits_told, platform) if platform else limits_told
     return PoolDecision(
-        actions=(*recalled, *_launches(standing, placement, asked, limited, whys[-1]), *gone.actions),
-        line=_line(standing, wanted, limited.count, gone.actions, (*whys, *limits_told, *gone.reasons), due),
+        actions=(*recalled, *_launches(standing, placement, asked, limited, whys[-1]), *leaving),
+        line=_line(standing, wanted, limited.count, leaving, (*whys, *limits_told, *gone.reasons), due),
         launched=limited.count,
         held=limited.reasons or whys,
         notes=(stabilise.remembered(standing, wanted), breaker.remembered(standing)),
@@ -100,8 +101,9 @@ def _leave(standing: Standing) -> PoolDecision:
     gone = wind_up(standing)
     closed = limits.apply(limits.CLOSED, standing, 1).reasons
     reasons = (because("unconfigured"), *closed)
-    line = _line(standing, 0, 0, gone.actions, reasons, gone.due)
-    return PoolDecision(gone.actions, line, 0, reasons, (), gone.due)
+    leaving = (*notices.heed(standing), *gone.actions)
+    line = _line(standing, 0, 0, leaving, reasons, gone.due)
+    return PoolDecision(leaving, line, 0, reasons, (), gone.due)
 
 
 def _look(standing: Standing, placement: Placement) -> Look:
@@ -158,19 +160,20 @@ def _line(
     due: Iterable[int] = (),
 ) -> PoolPlan:
     seen = sum(1 for worker in standing.workers if observed(worker))
+    ready = (*standing.ready, *(worker for worker in standing.warned if worker.state == WorkerState.READY))
     return PoolPlan(
         pool=standing.pool.name,
         wanted=wanted,
         requested=standing.have - seen,
         observed=seen,
-        ready=len(standing.ready),
-        idle=sum(1 for worker in standing.ready if not worker.busy),
+        ready=len(ready),
+        idle=sum(1 for worker in ready if not worker.busy),
         draining=sum(1 for worker in standing.workers if worker.state == WorkerState.DRAINING),
         min_workers=standing.pool.limits.min_workers,
         max_workers=standing.pool.limits.max_workers,
         launch=launch,
         drain=sum(1 for action in gone if isinstance(action, Drain)),
-        reasons=reasons,
+        reasons=(*reasons, *notices.told(standing)),
         frozen_until=standing.pool.frozen_until if standing.frozen else None,
         freeze_text=standing.pool.freeze_text if standing.frozen else "",
         next_due=_first_after(standing.now, due),

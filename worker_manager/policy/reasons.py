@@ -49,6 +49,10 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
         "drain-overdue": "drains for longer than {limit_ms}",
         "end-overdue": "was asked to end {waited_ms} ago (grace {limit_ms})",
         "surplus-queued": "still waits for a machine and is not wanted any more",
+        "platform-notice": "the platform is about to end it ({text}): its jobs have {left_ms} to end or go back",
+        "platform-notices": "the platform is about to end {workers:# worker|# workers}: {text}",
+        "platform-ends": "the platform is about to end it: {text}",
+        "notices-unreadable": "the platform cannot be asked which workers it is about to end: {text}",
         "grace-over": "the grace that an operator gave it is over: it was asked to end {waited_ms} ago",
         # why one is counted no more
         "ended": "the backend says that it has ended",

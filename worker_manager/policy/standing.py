@@ -25,22 +25,39 @@ class Standing:
 
     @cached_property
     def ready(self) -> tuple[WorkerView, ...]:
-        return tuple(w for w in self.workers if w.state == WorkerState.READY and w.end_asked_at is None)
+        return tuple(w for w in self._staying if w.state == WorkerState.READY)
 
     @cached_property
     def launching(self) -> tuple[WorkerView, ...]:
         """On their way: capacity to come."""
-        return tuple(w for w in self.workers if w.state in LAUNCHING and w.end_asked_at is None)
+        return tuple(w for w in self._staying if w.state in LAUNCHING)
+
+    @cached_property
+    def warned(self) -> tuple[WorkerView, ...]:
+        """The platform is about to end them, and they still answer."""
+        return tuple(
+            w
+            for w in self.workers
+            if w.notice is not None
+            and w.state in (WorkerState.READY, WorkerState.DRAINING)
+            and w.registers
+            and w.ready_at is not None
+            and not w.left
+        )
+
+    @cached_property
+    def _staying(self) -> tuple[WorkerView, ...]:
+        """Those of which nobody has said that they shall end."""
+        return tuple(w for w in self.workers if w.end_asked_at is None and w.notice is None)
 
     @cached_property
     def recallable(self) -> tuple[WorkerView, ...]:
         """They drain only because they were idle, and still answer: cheaper to keep than new ones to launch."""
         return tuple(
             w
-            for w in self.workers
+            for w in self._staying
             if w.state == WorkerState.DRAINING
             and w.drain_code in IDLE_DRAINS
-            and w.end_asked_at is None
             and w.ready_at is not None
             and (w.drain_deadline is None or w.drain_deadline > self.now)  # else it is being ended
         )

@@ -172,3 +172,61 @@ def test_a_fate_says_only_what_it_says() -> None:
     world.clock.advance(6000)
     (seen,) = world.backend.list().seen
     assert (seen.phase, seen.exit_code, seen.refusal, seen.detail) == ("ended", 1, RefusalKind.QUOTA, "no")
+
+
+# ------------------------------------------------ notices
+
+
+def test_a_platform_that_gets_no_answer_ends_the_worker_when_its_patience_does() -> None:
+    platform, backend, clock = speaking()
+    worker = platform.workers()[0]
+    notice = platform.warn(worker.id, "scale in", patience_ms=1_000)
+    assert backend.notices() == (notice,)
+    clock.advance(900)
+    backend.hold(notice)
+    clock.advance(900)
+    assert platform.workers() == (worker,)
+    clock.advance(100)
+    assert platform.workers() == ()
+    assert backend.notices() == ()
+    (seen,) = backend.list().seen
+    assert (seen.phase, seen.exit_code, seen.detail) == (WorkerPhase.ENDED, 137, "scale in")
+
+
+def test_a_deadline_is_not_moved_by_holding() -> None:
+    platform, backend, clock = speaking()
+    notice = platform.warn(platform.workers()[0].id, in_ms=1_000)
+    assert notice.deadline_ms == clock.now_ms() + 1_000
+    clock.advance(900)
+    assert isinstance(backend.hold(notice), Accepted)
+    clock.advance(100)
+    assert platform.workers() == ()
+
+
+def test_a_released_worker_ends_and_one_that_leaves_by_itself_takes_its_notice_along() -> None:
+    platform, backend, _clock = speaking()
+    first = platform.warn(platform.workers()[0].id)
+    assert isinstance(backend.release(first), Accepted)
+    assert platform.workers() == ()
+    assert isinstance(backend.release(first), Accepted)
+    platform, backend, _clock = speaking()
+    platform.warn(platform.workers()[0].id)
+    platform.leave(platform.workers()[0].id)
+    assert backend.notices() == ()
+
+
+def test_a_notice_may_mean_nobody_of_ours() -> None:
+    platform, backend, _clock = speaking()
+    notice = platform.warn_of_stranger("m", "p")
+    assert backend.notices() == (notice,)
+    assert notice.handle == ""
+    backend.release(notice)
+    assert backend.notices() == ()
+
+
+def speaking() -> tuple[MemoryPlatform, MemoryBackend, ManualClock]:
+    clock = ManualClock()
+    platform = MemoryPlatform(clock.now_ms)
+    backend = MemoryBackend(platform, Context("m", "p", "", clock.now_ms))
+    backend.launch(Submission("m-1", 1, "p", "m", Shape(), ("agent",), {}, ("t",)))
+    return platform, backend, clock

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, delete, insert, select, text, update
 
-from worker.protocol import WorkerState
+from worker.protocol import LARGEST, WorkerState
 from worker_manager.hub.contract import CordonOrder, Wire, manager_topic
 from worker_manager.hub.refusals import Conflict, Invalid, NotFound
 from worker_manager.hub.states import WorkerEvent, worker_step
@@ -43,6 +43,9 @@ def _cordon_one(moves: Moves, manager: str, order: CordonOrder) -> int | None:
     if worker.cordon is None:
         set_cordon(moves, worker, dict(order.reason), order.deadline_ms, manager)
         save(moves, worker)
+    elif not order.only_if_idle and order.deadline_ms < (worker.cordon.get("deadline_ms") or LARGEST):
+        _bring_forward(moves, worker, order, manager)
+        save(moves, worker)
     return worker.cordon_generation
 
 
@@ -53,6 +56,17 @@ def set_cordon(moves: Moves, worker: Worker, reason: Wire, deadline_ms: int | No
     worker.hungry = 0
     tell(moves, worker)
     moves.event("worker.draining", worker.id, by=by, reason=reason, deadline_ms=deadline_ms)
+    moves.batch.backlog_changed = True
+
+
+def _bring_forward(moves: Moves, worker: Worker, order: CordonOrder, by: str) -> None:
+    """It drains already, and has less time than it was given. The cordon stays the one that it is: an operator's stays
+    an operator's, and what was ordered under it still holds."""
+    before = worker.cordon or {}
+    reason = dict(order.reason) if before.get("by") == by else before.get("reason")
+    worker.cordon = {**before, "reason": reason, "deadline_ms": order.deadline_ms}
+    tell(moves, worker)
+    moves.event("worker.draining", worker.id, by=by, reason=dict(order.reason), deadline_ms=order.deadline_ms)
     moves.batch.backlog_changed = True
 
 

@@ -305,3 +305,37 @@ def test_an_end_of_a_worker_that_was_freed_meanwhile_is_refused(house: House) ->
     shown = house.store.get_command(command)
     assert (shown["state"], shown["result"]["ok"]) == ("failed", False)
     assert not house.store.has_commands("m")
+
+
+def test_a_drain_is_brought_forward_but_never_put_off(house: House) -> None:
+    """A platform that is about to end a worker leaves it less time than who drained it gave."""
+    house.claim("a")
+    house.worker("a-0", token="join-a-0")
+    (job_id,) = house.submit(job())
+    assert house.taken("a-0") == [(job_id, 1)]
+    now = house.clock.now_ms()
+
+    def order(deadline_ms: int, only_if_idle: bool = False) -> int | None:
+        told = CordonOrder("a-0", only_if_idle, {"code": "platform-notice"}, deadline_ms)
+        return house.store.cordon("m", [told]).result()["a-0"]
+
+    first = order(now + 60_000)
+    assert order(now + 90_000) == first
+    assert house.store.get_worker("a-0")["cordon"]["deadline_ms"] == now + 60_000
+    assert order(now + 20_000) == first, "what was ordered under this cordon still holds"
+    assert house.store.get_worker("a-0")["cordon"]["deadline_ms"] == now + 20_000
+    assert house.poll("a-0")["drain"]["deadline_ms"] == now + 20_000
+    assert order(now + 1_000, only_if_idle=True) is None
+    assert house.store.get_worker("a-0")["cordon"]["deadline_ms"] == now + 20_000
+
+
+def test_an_operators_drain_stays_one_when_it_is_brought_forward(house: House) -> None:
+    house.claim("a")
+    house.worker("a-0", token="join-a-0")
+    house.store.drain_worker("a-0", "eve", "new kernel").result()
+    told = CordonOrder("a-0", False, {"code": "platform-notice"}, house.clock.now_ms() + 20_000)
+    house.store.cordon("m", [told]).result()
+    cordon = house.store.get_worker("a-0")["cordon"]
+    assert cordon["reason"]["code"] == "operator"
+    assert cordon["deadline_ms"] == house.clock.now_ms() + 20_000
+    assert house.store.uncordon("m", ["a-0"]).result() == []
