@@ -93,6 +93,15 @@ def _platform(queue: Queue, settings: Settings) -> Iterator[Finding]:
         right = "ec2" if settings.fargate else "fargate"
         text = f"{', '.join(wrong)} is not for jobs of the platform {'fargate' if settings.fargate else 'ec2'}"
         yield Finding("platform", Severity.ERROR, text, f"set platform: {right}, or name another queue")
+    if eks := [one.name for one in queue.environments if one.kind == "EKS"]:
+        text = f"{', '.join(eks)} runs on Kubernetes, and takes other jobs than ours"
+        yield Finding("platform", Severity.ERROR, text, "name a queue on EC2 or Fargate, or use the backend kubernetes")
+    if queue.fair_share and not settings.share:
+        text = "the queue shares its machines by a policy, and takes only jobs that name their share"
+        yield Finding("share-identifier", Severity.ERROR, text, "set share-identifier to one of the policy's")
+    if settings.share and not queue.fair_share:
+        text = "the queue has no policy of shares, and refuses jobs that name one"
+        yield Finding("share-identifier", Severity.ERROR, text, "leave it out")
 
 
 # ---------------------------------------------------------------- shape

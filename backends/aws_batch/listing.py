@@ -18,6 +18,7 @@ from backends.base import Context, ListFailed, Listing, Seen, WorkerPhase, clipp
 PAGES_BY_NAME = 2
 DESCRIBED_AT_ONCE = 100  # the most that DescribeJobs takes
 MOST_PAGES = 1000
+LARGEST_ARRAY = 10_000  # that Batch makes
 
 
 class Unreadable(Exception):
@@ -48,27 +49,48 @@ def job_in(row: Any) -> Job:
     """Raises Unreadable."""
     try:
         container = row.get("container") or {}
-        array = row.get("arrayProperties") or {}
-        words = (row.get("statusReason") or "", container.get("reason") or "", _last_reason(row))
+        words = (_text(row, "statusReason"), _text(container, "reason"), _last_reason(row))
         return Job(
-            id=row["jobId"],
-            name=row["jobName"],
-            status=row.get("status") or "",
-            size=0 if ":" in row["jobId"] else array.get("size") or 0,
+            id=_text(row, "jobId", required=True),
+            name=_text(row, "jobName", required=True),
+            status=_text(row, "status"),
+            size=_size(row),
             reason="; ".join(dict.fromkeys(word for word in words if word)),
-            created_at=row.get("createdAt") or 0,
-            started_at=row.get("startedAt") or None,
-            stopped_at=row.get("stoppedAt") or None,
-            exit_code=container.get("exitCode"),
+            created_at=_number(row, "createdAt") or 0,
+            started_at=_number(row, "startedAt") or None,
+            stopped_at=_number(row, "stoppedAt") or None,
+            exit_code=_number(container, "exitCode"),
             ending=bool(row.get("isTerminated") or row.get("isCancelled")),
         )
     except (AttributeError, KeyError, TypeError) as failed:
         raise Unreadable(f"a job that is none: {clipped(repr(row))[:200]}") from failed
 
 
+def _size(row: Mapping[str, Any]) -> int:
+    """A child's array is not its own."""
+    size = 0 if ":" in row["jobId"] else _number(row.get("arrayProperties") or {}, "size") or 0
+    if not 0 <= size <= LARGEST_ARRAY:
+        raise TypeError(f"an array of {size}")
+    return size
+
+
 def _last_reason(row: Mapping[str, Any]) -> str:
     attempts = row.get("attempts") or [{}]
-    return ((attempts[-1] or {}).get("container") or {}).get("reason") or ""
+    return _text((attempts[-1] or {}).get("container") or {}, "reason")
+
+
+def _text(row: Mapping[str, Any], name: str, required: bool = False) -> str:
+    value = row[name] if required else row.get(name) or ""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is no text")
+    return value
+
+
+def _number(row: Mapping[str, Any], name: str) -> int | None:
+    value = row.get(name)
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise TypeError(f"{name} is no number")
+    return value
 
 
 def seen(job: Job, submission: str, index: int) -> Seen:

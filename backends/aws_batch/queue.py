@@ -5,7 +5,7 @@ https://docs.aws.amazon.com/batch/latest/APIReference/API_ComputeEnvironmentDeta
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from backends.aws import Account
@@ -31,7 +31,7 @@ class Trouble:
 @dataclass(frozen=True)
 class Environment:
     name: str
-    kind: str  # EC2, SPOT, FARGATE, FARGATE_SPOT; EKS and UNMANAGED for what we do not know more of
+    kind: str  # EC2, SPOT, FARGATE, FARGATE_SPOT, EKS; UNMANAGED, where somebody else brings the machines
     state: str
     status: str
     reason: str = ""
@@ -58,7 +58,8 @@ class Queue:
     state: str
     status: str
     reason: str = ""
-    environments: tuple[Environment, ...] = field(default=())
+    environments: tuple[Environment, ...] = ()
+    fair_share: bool = False  # it has a scheduling policy, so every job must name its share
 
     @property
     def most_vcpus(self) -> int | None:
@@ -85,6 +86,7 @@ def queue_in(row: Mapping[str, Any], environments: Sequence[Mapping[str, Any]]) 
         status=row.get("status") or "",
         reason=row.get("statusReason") or "",
         environments=tuple(map(_environment_in, environments)),
+        fair_share=bool(row.get("schedulingPolicyArn")),
     )
 
 
@@ -92,7 +94,7 @@ def _environment_in(row: Mapping[str, Any]) -> Environment:
     resources = row.get("computeResources") or {}
     return Environment(
         name=row.get("computeEnvironmentName") or "",
-        kind=resources.get("type") or ("EKS" if row.get("eksConfiguration") else row.get("type") or ""),
+        kind="EKS" if row.get("eksConfiguration") else resources.get("type") or row.get("type") or "",
         state=row.get("state") or "",
         status=row.get("status") or "",
         reason=row.get("statusReason") or "",

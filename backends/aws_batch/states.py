@@ -39,10 +39,7 @@ _REASONS = tuple(
             r"(access ?denied|denied|not authorized|unauthorized|no basic auth|authorization token)",
             RefusalKind.AUTH,
         ),
-        (
-            r"COMPUTE_ENVIRONMENT_MAX_RESOURCE|MaxvCPU|(limit|quota) (was |has been |is )?(exceeded|reached)",
-            RefusalKind.QUOTA,
-        ),
+        (r"(limit|quota) (was |has been |is )?(exceeded|reached)", RefusalKind.QUOTA),
         (r"(exceed|reach)\w* (the|your) .*(limit|quota|maximum)", RefusalKind.QUOTA),
         (r"CAPACITY:|insufficient.?\w*.?capacity|Capacity is unavailable", RefusalKind.CAPACITY),
         (r"MISCONFIGURATION:|ACTION_REQUIRED|JOB_RESOURCE_REQUIREMENT", RefusalKind.CONFIG),

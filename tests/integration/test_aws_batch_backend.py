@@ -2,6 +2,7 @@
 a queue that cannot work; and the defects of CodaLab's manager for AWS Batch, each shown not to be here."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -24,7 +25,7 @@ from backends.base import (
     WorkerPhase,
 )
 from tests.place import until
-from tests.stand_ins.aws import Answer, CutAfter, Fault, Garbage
+from tests.stand_ins.aws import Answer, CutAfter, Fault, Garbage, Hang
 from tests.stand_ins.aws_batch import BatchStandIn, Fate
 from worker.protocol import Shape
 from worker_manager.clock import ManualClock, SystemClock
@@ -58,11 +59,12 @@ def backend(
     now_ms: Callable[[], int] | None = None,
     shape: Shape | None = SMALL,
     most: int | None = None,
+    timeout_s: float = 30.0,
     **given: Any,
 ) -> AwsBatchBackend:
     kind = registry.load("aws-batch")
     values = kind.read({"endpoint-url": aws.url, "job-queue": QUEUE, **given})
-    context = Context(manager, pool, "", now_ms or SystemClock().now_ms, 30.0, shape, most)
+    context = Context(manager, pool, "", now_ms or SystemClock().now_ms, timeout_s, shape, most)
     made = kind.create(values, context)
     assert isinstance(made, AwsBatchBackend)
     return made
@@ -229,6 +231,18 @@ def test_a_registration_whose_answer_was_lost_is_a_refusal_because_no_worker_was
     assert not aws.jobs()
     launched(mine, submission(2))
     assert aws.calls["batch", "registerjobdefinition"] == 1, "the one that was lost is found"
+
+
+@pytest.mark.parametrize("action", ["DescribeJobDefinitions", "RegisterJobDefinition"])
+def test_a_definition_that_takes_the_whole_time_leaves_none_for_the_job(aws: BatchStandIn, action: str) -> None:
+    """A job that is submitted after its call's deadline could be one that nobody waits for any more."""
+    aws.order(Fault("batch", action, Hang(), times=10))
+    begun = time.monotonic()
+    refused = backend(aws, timeout_s=3.0).launch(submission(1))
+    assert isinstance(refused, Refused)
+    assert refused.kind is RefusalKind.THROTTLED
+    assert time.monotonic() - begun < 15
+    assert aws.calls["batch", "submitjob"] == 0
 
 
 # ---------------------------------------------------------------- one attempt
@@ -480,6 +494,9 @@ def test_a_queue_that_is_not_there(aws: BatchStandIn) -> None:
         ({"most": 257}, {}, {}, "max-workers"),
         ({"job-filter": "x"}, {}, {}, "job-filter"),
         ({"log-group": "/nonesuch"}, {}, {}, "log group /nonesuch"),
+        ({}, {}, {"eksConfiguration": {"eksClusterArn": "a"}}, "platform"),
+        ({}, {"schedulingPolicyArn": "arn:aws:batch:policy"}, {}, "share-identifier"),
+        ({"share-identifier": "lab"}, {"schedulingPolicyArn": None}, {}, "share-identifier"),
     ],
 )
 def test_what_is_wrong_is_named_with_what_mends_it(

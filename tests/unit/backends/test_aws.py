@@ -1,5 +1,6 @@
 """What an error of AWS means, and which clients an account gives. No network."""
 
+import sys
 from typing import Any
 
 import pytest
@@ -119,6 +120,16 @@ def test_region_and_address_are_those_of_the_options() -> None:
     assert client.meta.region_name == "eu-west-1"
     assert client.meta.endpoint_url == "http://127.0.0.1:9"
     assert account().region == "us-east-1"
+
+
+def test_without_the_sdk_the_line_that_installs_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from backends import registry
+    from backends.base import Context
+
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    kind = registry.load("aws-batch")
+    with pytest.raises(BackendUnusable, match=r"needs boto3.*pip install 'worker-manager\[aws\]'"):
+        kind.create(kind.read({}), Context("m", "p", "", lambda: 0))
 
 
 def test_a_profile_that_is_not_there_is_said_at_once() -> None:

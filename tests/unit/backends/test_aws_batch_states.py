@@ -67,8 +67,15 @@ def test_the_table_is_that_of_the_sdk() -> None:
             RefusalKind.CAPACITY,
         ),
         (
-            "MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE - CE(s) associated with the job queue",
-            RefusalKind.QUOTA,
+            "MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE - CE(s) associated with the job queue cannot meet the "
+            "CPU requirement of the job.",
+            RefusalKind.CONFIG,
+        ),
+        ("ACTION_REQUIRED - CE(s) associated with the job queue are invalid.", RefusalKind.CONFIG),
+        ("You have reached the maximum number of jobs in SUBMITTED state", RefusalKind.QUOTA),
+        (
+            "Canceled by JobStateTimeLimit action due to reason: CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY",
+            RefusalKind.CAPACITY,
         ),
         ("MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT - The job resource requirement", RefusalKind.CONFIG),
         ("MISCONFIGURATION:SERVICE_ROLE_PERMISSIONS - Batch service role has a permission issue", RefusalKind.AUTH),
@@ -106,7 +113,26 @@ def test_a_child_is_no_array() -> None:
 
 
 @pytest.mark.parametrize(
-    "strange", [None, 7, "x", [], {}, {"jobId": ID}, {"jobName": "x"}, row(jobId=None), row(container=7)], ids=repr
+    "strange",
+    [
+        None,
+        7,
+        "x",
+        [],
+        {},
+        {"jobId": ID},
+        {"jobName": "x"},
+        row(jobId=None),
+        row(container=7),
+        row(arrayProperties={"size": "4"}),
+        row(arrayProperties={"size": 10**9}),
+        row(jobName=["x"]),
+        row(status=7),
+        row(startedAt="now"),
+        row(container={"exitCode": "0"}),
+        row(attempts=7),
+    ],
+    ids=repr,
 )
 def test_a_row_that_is_none_is_unreadable(strange: Any) -> None:
     with pytest.raises(Unreadable):
