@@ -32,7 +32,7 @@ class Past:
     def add_forgotten(self, listed: Sequence[Ours], recorded: set[str]) -> list[Ours]:
         """Workers that a complete squeue no longer shows, as far as sacct tells how they ended."""
         self._drop_tokens(listed)
-        there = {submission for _, submission in listed}
+        there = {submission for _, submission in listed} & recorded
         live = {submission for job, submission in listed if not job.is_over}
         self._closed = (self._closed & recorded) - live
         gone = {}
@@ -41,10 +41,9 @@ class Past:
             if number is not None:  # else it is not known whether it was submitted; perhaps it comes yet
                 gone[number] = name
         self._ask(gone)
-        for name in gone.values():
+        for name in {*gone.values(), *(there - live)} - self._closed:
             self._work_dir.folder(name).drop_tokens()
             self._closed.add(name)
-        self._closed |= (recorded & there) - live
         shown_since = self._now_ms() - SHOWN_MS
         self._told = {handle: told for handle, told in self._told.items() if told[0] > shown_since}
         handles = {job.id for job, _ in listed}

@@ -152,10 +152,13 @@ def seen(job: Job, submission: str) -> Seen:
 def _refusal(job: Job) -> RefusalKind | None:
     if job.phase is WorkerPhase.PENDING:
         return states.refusal_of_waiting(job.reason)
-    word = job.state.split(maxsplit=1)[0] if job.state else ""
-    if job.is_over and states.refusal_of_waiting(job.reason) is RefusalKind.CONFIG:
-        return RefusalKind.CONFIG  # such as BadConstraints: it was accepted, and then could not be
-    return states.ENDED_BY_SITE.get(word)
+    if not job.is_over:
+        return None
+    word = job.state.split(maxsplit=1)[0]
+    if word in states.ENDED_BY_SITE:
+        return states.ENDED_BY_SITE[word]
+    stuck = states.refusal_of_waiting(job.reason)  # it was accepted, and then could not be
+    return stuck if stuck is RefusalKind.CONFIG and word != "CANCELLED" else None
 
 
 def _detail(job: Job) -> str:

@@ -71,19 +71,20 @@ _STUCK = frozenset(
     (
         *("AccountNotAllowed", "BadConstraints", "DependencyNeverSatisfied", "InvalidAccount"),
         *("InvalidQOS", "JobHeldAdmin", "JobHeldUser", "PartitionDown", "PartitionInactive", "PartitionNodeLimit"),
-        *("PartitionTimeLimit", "QOSNotAllowed", "ReservationDeleted", "AccountingPolicy", "NodeDown"),
+        *("PartitionTimeLimit", "QOSNotAllowed", "ReservationDeleted", "AccountingPolicy"),
         *("job_requeued_in_held_state", "launch_failed_requeued_held", "DeadLine"),
     )
 )
 _LIMIT = re.compile(r"(Assoc|QOS|Association)(?!NotAllowed).*(Limit|Grp|Max|Resource|Runaway)|QOS|.*JobLimit")
 
+_BEFORE_THE_LIMIT = (
+    "before this time limit would end: a shorter --time, or a --time-min, lets the worker start before it; else it "
+    "starts afterwards"
+)
 # Words for people, where Slurm's own are short.
 _SAID = (
-    (
-        "ReqNodeNotAvail, Reserved for maintenance",
-        "the nodes are reserved for maintenance before this time limit would end: a shorter --time, or a --time-min, "
-        "lets the worker start before it; else it starts afterwards",
-    ),
+    ("ReqNodeNotAvail, Reserved for maintenance", f"maintenance of the nodes begins {_BEFORE_THE_LIMIT}"),
+    ("ReqNodeNotAvail, May be reserved", f"a reservation of the nodes begins {_BEFORE_THE_LIMIT}"),
     ("ReqNodeNotAvail", "the nodes that were asked for are down, drained or reserved"),
     ("Nodes required for job are DOWN", "every node that would do is down, drained or reserved"),
     ("PartitionTimeLimit", "the partition's time limit is shorter: give a shorter --time"),

@@ -174,7 +174,8 @@ def _proc(pid: int, name: str) -> bytes:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[SlurmCluster]:
-    yield from a_cluster()
+    with a_cluster() as made:
+        yield made
 
 
 class TestSlurm(Conformance):

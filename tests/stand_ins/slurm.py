@@ -18,6 +18,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from tests import needs
+from tests.stand_ins.slurm_accounting import Accounting
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel")
 _SBIN = ("/usr/sbin", "/sbin", "/usr/local/sbin")  # where a person who is not root does not look
@@ -56,7 +57,7 @@ MaxArraySize=10001
 GresTypes=gpu
 SlurmdParameters=config_overrides
 {further}
-NodeName=DEFAULT CPUs=16 RealMemory=64000 Gres=gpu:4 Feature=fast State=UNKNOWN
+NodeName=DEFAULT CPUs=16 RealMemory=64000 Gres=gpu:a100:4 Feature=fast State=UNKNOWN
 NodeName=n[1-{last}] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{ports}]
 PartitionName=cpu Nodes=n[1-{last_cpu}] Default=YES MaxTime=INFINITE DefaultTime=10
 PartitionName=gpu Nodes=n{last}
@@ -64,7 +65,7 @@ PartitionName=short Nodes=n[1-{last_cpu}] MaxTime=1:00:00
 PartitionName=closed Nodes=n{last} State=DOWN
 """
 # Files that are there on every machine stand for GPUs: jobs get CUDA_VISIBLE_DEVICES as with real ones.
-_GRES = "".join(f"Name=gpu File=/dev/{name}\n" for name in ("null", "zero", "full", "random"))
+_GRES = "".join(f"Name=gpu Type=a100 File=/dev/{name}\n" for name in ("null", "zero", "full", "random"))
 
 
 def needed() -> None:
@@ -82,6 +83,7 @@ class SlurmCluster:
     further: Sequence[str] = ()  # lines for slurm.conf
     settings: Mapping[str, str] = field(default_factory=dict)  # that replace lines of it
     max_job_count: int = 20_000
+    accounting: Accounting | None = None
 
     # ------------------------------------------------ life
 
@@ -91,10 +93,12 @@ class SlurmCluster:
         self.root.joinpath("munge.key").write_bytes(os.urandom(1024))
         self.root.joinpath("munge.key").chmod(0o600)
         self._write_configuration()
-        self._daemon("munged", *self._munge_words())
-        self._daemon("slurmctld", "-i")
+        self.daemon("munged", *self._munge_words())
+        if self.accounting is not None:
+            self.accounting.serve(self)
+        self.daemon("slurmctld", "-i")
         for number in range(1, self.nodes + 1):
-            self._daemon("slurmd", "-N", f"n{number}")
+            self.daemon("slurmd", "-N", f"n{number}")
         self.until(self._all_idle, "every node to be idle", 60)
 
     def _munge_words(self) -> list[str]:
@@ -104,6 +108,7 @@ class SlurmCluster:
 
     def _write_configuration(self) -> None:
         ports = free_ports(self.nodes + 1)
+        accounts = self.accounting.lines(self) if self.accounting is not None else ()
         host = socket.gethostname().partition(".")[0]
         text = _CONF.format(
             host=host,
@@ -113,7 +118,7 @@ class SlurmCluster:
             ports=",".join(map(str, ports[1:])),
             last=self.nodes,
             last_cpu=max(1, self.nodes - 1),
-            further="\n".join([f"MaxJobCount={self.max_job_count}", *self.further]),
+            further="\n".join([f"MaxJobCount={self.max_job_count}", *self.further, *accounts]),
         )
         for name, value in self.settings.items():
             text = re.sub(rf"(?m)^{name}=.*$", f"{name}={value}", text)
@@ -165,14 +170,20 @@ class SlurmCluster:
 
     def run(self, *argv: str, check: bool = True, timeout: float = 30) -> str:
         """One of the real programs, past the wrappers."""
-        environment = {**os.environ, "SLURM_CONF": str(self.conf), "PATH": PATH, "SLURM_TIME_FORMAT": "%s"}
+        environment = {**self._own_environment(), "SLURM_TIME_FORMAT": "%s"}
         done = subprocess.run(argv, capture_output=True, text=True, env=environment, timeout=timeout)
         if check:
             assert done.returncode == 0, f"{argv}: {done.stdout}{done.stderr}"
         return done.stdout
 
-    def _daemon(self, *argv: str) -> None:
-        environment = {**os.environ, "SLURM_CONF": str(self.conf), "PATH": PATH}
+    def _own_environment(self) -> dict[str, str]:
+        """Without what a test has put there to mislead others."""
+        ours = ("SBATCH_", "SQUEUE_", "SCANCEL_", "SINFO_", "SLURM_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        return {**kept, "SLURM_CONF": str(self.conf), "PATH": PATH}
+
+    def daemon(self, *argv: str) -> None:
+        environment = self._own_environment()
         done = subprocess.run(argv, capture_output=True, text=True, env=environment, timeout=60)
         assert done.returncode == 0, f"{argv}: {done.stdout}{done.stderr}"
 
@@ -203,19 +214,23 @@ class SlurmCluster:
         with contextlib.suppress(OSError, ValueError):
             os.kill(self.pid(daemon), signal.SIGCONT)
 
-    def kill(self, daemon: str = "slurmctld") -> None:
+    def stop_controller(self) -> None:
+        """In an orderly way; after a KILL it may have lost what it was told in the last seconds."""
+        self.kill("slurmctld", signal.SIGTERM)
+
+    def kill(self, daemon: str, number: int = signal.SIGKILL) -> None:
         pid = self.pid(daemon)
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
         self.until(
             lambda: not Path(f"/proc/{pid}").exists() or _is_zombie(Path(f"/proc/{pid}")), f"the end of {daemon}"
         )
 
     def restart_controller(self) -> None:
-        self._daemon("slurmctld")
+        self.daemon("slurmctld")
         self.until(lambda: "UP" in self.run("scontrol", "ping", check=False), "the controller")
 
     def restart_node(self, node: str) -> None:
-        self._daemon("slurmd", "-N", node)
+        self.daemon("slurmd", "-N", node)
         self.until(lambda: self.node_state(node) in ("idle", "mixed", "allocated"), f"{node} to be back")
 
     def node_state(self, node: str) -> str:
@@ -234,13 +249,25 @@ class SlurmCluster:
         """The next call only, and only what the wrapped program is asked for."""
         self.wrap(program, f'rm -f "{self.wrappers / program}"\n{script}')
 
+    def count_calls(self) -> None:
+        """From now on every call of a program is noted, for `calls`."""
+        for program in ("sbatch", "squeue", "scancel", "sacct", "sinfo", "scontrol"):
+            self.wrap(program, f'echo {program} >> "{self.root}/calls"\nexec "$REAL" "$@"')
+
+    def calls(self) -> list[str]:
+        try:
+            return self.root.joinpath("calls").read_text().split()
+        except FileNotFoundError:
+            return []
+
     def unwrap(self) -> None:
         for path in self.wrappers.iterdir():
             path.unlink()
 
 
+@contextlib.contextmanager
 def a_cluster(**settings: object) -> Iterator[SlurmCluster]:
-    """For fixtures. In a folder with a short name: a socket's has at most 107 letters."""
+    """In a folder with a short name: a socket's has at most 107 letters."""
     needed()
     cluster = SlurmCluster(Path(mkdtemp(prefix="wm-slurm-")), **settings)  # type: ignore[arg-type]
     try:
