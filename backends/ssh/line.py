@@ -23,19 +23,23 @@ from backends.ssh.hosts import Host
 from backends.start import CANDIDATES
 
 # Any login shell can read this line, csh and fish too: no quote within the quotes, no backslash, no exclamation mark.
+# A Python that is too old says so (99) before it has read anything, so the next one can be tried; starting one only to
+# ask for its version would double the cost of every call.
 _FAR = (
     "exec /bin/sh -c 'for wm_try in {candidates}; do "
-    'if "$wm_try" -IS -c "import sys; sys.exit(sys.version_info < (3, 9))" </dev/null >/dev/null 2>&1; then '
-    'exec "$wm_try" -IS -c "import json,sys; exec(json.loads(sys.stdin.readline()))"; fi; done; '
+    'command -v "$wm_try" >/dev/null 2>&1 || continue; '
+    '"$wm_try" -IS -c "import sys; sys.version_info < (3, 9) and sys.exit(99); '
+    'import json; exec(json.loads(sys.stdin.readline()))"; '
+    "wm_status=$?; case $wm_status in 99|126|127) ;; *) exit $wm_status;; esac; done; "
     'echo "' + answers.NO_PYTHON + " 3.9 or newer here (looked for: {candidates})\" >&2; exit 127'"
 )
-# Read by the line above: makes modules of ours out of the next line, and runs the last one.
+# Read by the line above: makes modules of ours out of the next line. The last one does what is asked.
 _LOADER = """
 import json, sys, types
 for name, text in json.loads(sys.stdin.readline()):
     sys.modules[name] = module = types.ModuleType(name)
     exec(compile(text, name, "exec"), module.__dict__)
-module.main()
+sys.modules[ANSWERING].main(module.run)
 """
 
 
@@ -146,14 +150,17 @@ def far_command(python: Sequence[str] = ()) -> str:
 
 def spoken(request: Mapping[str, Any]) -> str:
     """Three lines: a loader, our modules, the request. Half of them does nothing."""
-    return "".join(json.dumps(part) + "\n" for part in (_LOADER, program(), request))
+    return program(request["call"]) + json.dumps(request) + "\n"
 
 
 @cache
-def program() -> list[tuple[str, str]]:
-    """The far side's modules by name, in the order in which they need each other."""
+def program(call: str) -> str:
+    """The first two of them."""
     folder = Path(far.__file__).parent
-    return [(f"{far.__name__}.{name}", (folder / f"{name}.py").read_text()) for name in far.MODULES]
+    names = (*far.COMMON, far.CALLS[call])
+    modules = [(f"{far.__name__}.{name}", (folder / f"{name}.py").read_text()) for name in names]
+    loader = _LOADER.replace("ANSWERING", repr(f"{far.__name__}.answering"))
+    return f"{json.dumps(loader)}\n{json.dumps(modules)}\n"
 
 
 def _known_hosts(settings: Settings) -> tuple[str, ...]:

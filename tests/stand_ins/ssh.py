@@ -5,6 +5,7 @@ exec` in its configuration), or the far side does (`ForceCommand`).
 """
 
 import contextlib
+import getpass
 import os
 import shutil
 import signal
@@ -32,8 +33,9 @@ exit 1
 # What the far side runs instead of what it was asked to; $PPID is the connection's own sshd.
 _FORCED = """#!/bin/sh
 export HOME={home}
-echo "$SSH_ORIGINAL_COMMAND" >/dev/null
 echo x >> {folder}/calls
+for order in {folder}/orders/*; do break; done
+[ -e "$order" ] || exec /bin/sh -c "$SSH_ORIGINAL_COMMAND"
 case "$({take} {folder} cut-before cut-after hang garbage flood noise slow no-python stop)" in
 cut-before) kill -KILL $PPID; exit ;;
 cut-after) /bin/sh -c "$SSH_ORIGINAL_COMMAND" >/dev/null; kill -KILL $PPID; exit ;;
@@ -64,17 +66,20 @@ ForceCommand {forced}
 """
 
 _SSH_CONFIG = """
+Match originalhost {name}
+    HostName 127.0.0.1
+    Port {port}
+    HostKeyAlias {name}
+    User {user}
+"""
+
+_FAULTS_CONFIG = """
 Match originalhost {name} exec "{take} {folder} refused"
     Port {closed}
 Match originalhost {name} exec "{take} {folder} denied"
     Port {denying}
 Match originalhost {name} exec "{take} {folder} strange-key"
     HostKeyAlias nobody-knows-me
-Match originalhost {name}
-    HostName 127.0.0.1
-    Port {port}
-    HostKeyAlias {name}
-    User {user}
 """
 
 
@@ -83,6 +88,7 @@ class SshHost:
 
     def __init__(self, site: "SshSite", name: str) -> None:
         self.name = name
+        self.faults = ""
         self.folder = site.root / name
         self.home = self.folder / "home"
         for folder in (self.folder, self.home, self.folder / "orders"):
@@ -110,6 +116,12 @@ class SshHost:
 
     def order(self, kind: str) -> None:
         (self.folder / "orders" / f"{kind}.{time.monotonic_ns()}").touch()
+        if kind in ("refused", "denied", "strange-key"):
+            (self.folder / "faults").write_text(self.faults)
+
+    def calm(self) -> None:
+        """No faults of the connection any more: asking for them costs every call two processes."""
+        (self.folder / "faults").write_text("")
 
     def orders(self) -> list[str]:
         """Those that nobody has taken yet."""
@@ -174,20 +186,17 @@ class SshSite:
         self.config = root / "ssh_config"
         self.known_hosts = root / "known hosts"
         self.known_hosts.write_text("".join(host.known for host in self.hosts.values()))
-        self.config.write_text("".join(self._config_of(host) for host in self.hosts.values()))
+        faults = [f"Include {host.folder}/faults\n" for host in self.hosts.values()]
+        self.config.write_text("".join([*faults, *map(self._config_of, self.hosts.values())]))
         for host in self.hosts.values():
             host.start()
 
     def _config_of(self, host: SshHost) -> str:
-        return _SSH_CONFIG.format(
-            name=host.name,
-            take=self.take,
-            folder=host.folder,
-            closed=CLOSED_PORT,
-            denying=host.denying_port,
-            port=host.port,
-            user=os.environ.get("USER") or "root",
-        )
+        values = {"name": host.name, "folder": host.folder, "port": host.port, "take": self.take}
+        values |= {"closed": CLOSED_PORT, "denying": host.denying_port, "user": getpass.getuser()}
+        host.faults = _FAULTS_CONFIG.format(**values)
+        host.calm()
+        return _SSH_CONFIG.format(**values)
 
     @property
     def options(self) -> dict[str, object]:

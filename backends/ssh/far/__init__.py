@@ -13,5 +13,6 @@ Everything is 0700 or 0600. A worker's **attendant** is a small process that sta
 exit status. It is on record before it may start anything, so there is no worker that is on no record.
 """
 
-# In the order in which they are sent: each imports only from those before it.
-MODULES = ("processes", "records", "seeing", "starting", "looking", "calls")
+# What is sent with every call, each importing only from those before it; and the last one, whose `run` does the work.
+COMMON = ("processes", "records", "answering")
+CALLS = {"launch": "starting", "list": "seeing", "end": "ending", "logs": "reading", "check": "looking"}

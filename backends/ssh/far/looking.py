@@ -12,7 +12,7 @@ from backends.ssh.far.processes import boot_id
 from backends.ssh.far.records import Json, Pool, Refusal, now_ms, private
 
 
-def check(request: dict[str, Json]) -> Json:
+def run(request: dict[str, Json]) -> Json:
     """Leaves nothing behind."""
     pool = Pool(request)
     found = {

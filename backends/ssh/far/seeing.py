@@ -17,7 +17,7 @@ from backends.ssh.far.processes import Table, boot_id
 from backends.ssh.far.records import Json, Pool, Worker, now_ms, read
 
 
-def list_workers(request: dict[str, Json]) -> Json:
+def run(request: dict[str, Json]) -> Json:
     """Those that ended long ago are left out. `kept` is False when this host has no folder of the pool at all."""
     pool = Pool(request)
     processes = lru_cache(maxsize=None)(Table)  # one look, when the first worker needs it

@@ -39,7 +39,7 @@ _RESET = (
 )
 
 
-def launch(request: dict[str, Json]) -> Json:
+def run(request: dict[str, Json]) -> Json:
     """All of these workers or none. Again for the same ones: only what is missing is started."""
     pool = Pool(request)
     pool.make()
@@ -154,7 +154,7 @@ def attend(worker: Worker, request: dict[str, Json], agent: str, line: socket.so
                     os.close(number)
         os.chdir(str(worker.path))
         os.umask(0o077)
-        status = run(worker, request, agent, line)
+        status = attend_to(worker, request, agent, line)
     except OSError as failed:
         with suppress(OSError):
             line.sendall(str(failed.errno or errno.EIO).encode())
@@ -162,7 +162,7 @@ def attend(worker: Worker, request: dict[str, Json], agent: str, line: socket.so
         os._exit(status)
 
 
-def run(worker: Worker, request: dict[str, Json], agent: str, line: socket.socket) -> int:
+def attend_to(worker: Worker, request: dict[str, Json], agent: str, line: socket.socket) -> int:
     """A TERM that comes while the worker is being started waits until there is one to pass it on to."""
     signals = {signal.SIGTERM, signal.SIGHUP, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
