@@ -40,7 +40,7 @@ _LIMITS_WITH_TIME = (
 
 CODALAB_AGENT = "cl-worker"  # speaks another protocol: where a command line names it, our own agent is meant
 DATABASE = Option("database", secret=True)  # its URL may hold a password
-_OWN_HUB = ("listen", "advertise_url", "tls", "tls_certificate", "tls_key", "behind_proxy", "log_level")
+_OWN_HUB = ("listen", "advertise_url", "tls", "tls_certificate", "tls_key", "behind_proxy", "sts_url", "log_level")
 _OWN_HUB_TIMES = ("lease", "retention")
 
 

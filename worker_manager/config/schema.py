@@ -99,6 +99,7 @@ class HubPart(_Part):
     tls_certificate: str | None = None
     tls_key: str | None = None
     behind_proxy: bool | None = None
+    sts_url: str | None = None
     lease: Duration | None = None
     retention: Duration | None = None
     log_level: Literal["debug", "info", "warning", "error"] | None = None

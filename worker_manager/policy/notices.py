@@ -29,11 +29,11 @@ def heed(standing: Standing) -> tuple[Drain, ...]:
 
 
 def deadline_of(standing: Standing, worker: WorkerView) -> int:
-    """When its jobs are to be back. A platform that waits for an answer is kept waiting as long as a drain may take."""
+    """When its jobs are to be back. A platform that waits, for an answer or for long, is kept waiting no longer than
+    any drain may take."""
+    latest = standing.now + standing.pool.limits.drain_timeout_ms
     at = worker.notice.deadline if worker.notice else None
-    if at is None:
-        return standing.now + standing.pool.limits.drain_timeout_ms
-    return at - min(MARGIN_MS, max(0, at - standing.now) // SHARE)
+    return latest if at is None else min(latest, at - min(MARGIN_MS, max(0, at - standing.now) // SHARE))
 
 
 def told(standing: Standing) -> tuple[Reason, ...]:

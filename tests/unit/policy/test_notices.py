@@ -46,7 +46,14 @@ def planned(*workers: WorkerView, jobs: int = 0, **more: Any) -> Plan:
 
 @pytest.mark.parametrize(
     ("left", "for_jobs"),
-    [(2 * MINUTE, 2 * MINUTE - MARGIN_MS), (30 * SECOND, 20 * SECOND), (0, 0), (-MINUTE, -MINUTE), (None, HOUR)],
+    [
+        (2 * MINUTE, 2 * MINUTE - MARGIN_MS),
+        (30 * SECOND, 20 * SECOND),
+        (0, 0),
+        (-MINUTE, -MINUTE),
+        (None, HOUR),
+        (48 * HOUR, HOUR),
+    ],
 )
 def test_a_busy_worker_gets_the_time_that_there_is_less_a_margin(left: int | None, for_jobs: int) -> None:
     found = planned(ready(used=2, notice=notice(left)))
