@@ -33,6 +33,7 @@ format:
 
 bench:
 	@tools/venv bench
+	@$(PY) tools/system_packages.py
 	@$(PY) -m tools.bench $(if $(NAME),--name "$(NAME)")
 
 soak:

@@ -13,6 +13,7 @@ BENCHES = {
     "throughput": "jobs that start `true`, beside xargs -P2 and HyperQueue",
     "submit": "an array of 100,000 jobs in one request, heartbeats meanwhile",
     "tick": "a whole tick against a large backlog",
+    "backends": "1,000 launches, one list and 1,000 ends with each backend; seconds and calls",
     "idle": "memory and CPU of idle agents, an idle hub and 5,000 waiting workers",
 }
 
