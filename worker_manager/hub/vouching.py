@@ -31,9 +31,12 @@ class Unanswered(Exception):
 class Vouching:
     """`endpoint` is where requests go instead of the host that they are signed for: a private one, or a stand-in."""
 
-    def __init__(self, endpoint: str = "", clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, endpoint: str = "", clock: Callable[[], float] = time.monotonic, deadline_s: float = DEADLINE_S
+    ) -> None:
         self._endpoint = endpoint
         self._clock = clock
+        self._deadline_s = deadline_s
         self._threads: ThreadPoolExecutor | None = None
         self._waiting = 0
         self._known: OrderedDict[str, tuple[float, tuple[str, ...]]] = OrderedDict()
@@ -47,8 +50,10 @@ class Vouching:
             raise Unanswered("too many workers come at once")
         self._waiting += 1
         try:
-            async with asyncio.timeout(2 * DEADLINE_S):
-                names = await asyncio.get_running_loop().run_in_executor(self._pool(), ask, self._endpoint, proof)
+            async with asyncio.timeout(3 * self._deadline_s):
+                names = await asyncio.get_running_loop().run_in_executor(
+                    self._pool(), ask, self._endpoint, proof, self._deadline_s
+                )
         except TimeoutError:
             raise Unanswered("it does not answer") from None
         finally:
@@ -78,14 +83,14 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         """Signed headers go where they were signed for, and nowhere else."""
 
 
-def ask(endpoint: str, proof: Proof) -> tuple[str, ...]:
+def ask(endpoint: str, proof: Proof, deadline_s: float = DEADLINE_S) -> tuple[str, ...]:
     """One attempt. AWS itself is asked through the environment's proxy, where the hub has to use one."""
     url = endpoint or f"https://{proof.host}/"
     request = urllib.request.Request(url, proof.body, dict(proof.headers), method="POST")  # noqa: S310 - ours or AWS's
     handlers = (_NoRedirects(), urllib.request.ProxyHandler({})) if endpoint else (_NoRedirects(),)
-    until = time.monotonic() + DEADLINE_S
+    until = time.monotonic() + deadline_s
     try:
-        with urllib.request.build_opener(*handlers).open(request, timeout=DEADLINE_S) as reply:
+        with urllib.request.build_opener(*handlers).open(request, timeout=deadline_s) as reply:
             return names_of(reply.status, _body(reply, until))
     except HTTPError as error:
         with error:

@@ -42,3 +42,12 @@ def test_the_agent_understands_that_command() -> None:
     assert options.wishes.tags == ("x", "y")
     assert (options.terms.max_runs, options.terms.dead_man_ms, options.terms.idle_exit_ms) == (5, 9000, 600_000)
     assert (options.heartbeat_ms, options.delete_work_dir, options.exit_on_exception) == (2500, True, True)
+
+
+def test_workers_without_a_token_share_one_command_that_names_none_of_them() -> None:
+    pool = PoolConfig("gpu", "local", Shape(cpus=1000), Limits(), worker=WorkerSettings(("wm-worker",)))
+    command = agent_command(pool, "http://127.0.0.1:1", None, identity="aws")
+    assert "{worker}" not in " ".join(command)
+    options = parse(command[1:], {})
+    assert (options.identity, options.token, options.by_hand) == ("aws", "", False)
+    assert options.worker, "until the hub tells its name it goes by its machine's"

@@ -162,3 +162,18 @@ def test_it_tells_of_the_workers_of_those_pools_that_are_served() -> None:
     hub.serve(["p", "left"])
     hub.observe(None, 0)
     assert client.asked[0][1]["pools"] == ["p", "left"]
+
+
+def test_a_launch_by_identity_says_so_and_any_other_says_nothing_of_it() -> None:
+    """So that a hub of the version before takes every other launch, and refuses this one."""
+    client = Client(launches={}, identities={"identified": ["m-1-0"]})
+    hub = source(client)
+    hub.announce(LaunchClaim("m-1", "p", ("m-1-0",), ("hash",), NOW, (), 1))
+    hub.announce(LaunchClaim("m-2", "p", ("m-2-0",), (), NOW, (), 1, identity="aws"))
+    (_, first, _), (_, second, _) = client.asked
+    assert "identity" not in first
+    assert (second["identity"], second["token_hashes"]) == ("aws", [])
+    assert hub.identify({"m-1-0": "aws:1:i"}) == ("m-1-0",)
+    assert client.asked[-1][:2] == ("identities", {"identities": {"m-1-0": "aws:1:i"}})
+    with pytest.raises(SourceUnavailable):
+        source(Client(identities={})).identify({})

@@ -111,3 +111,15 @@ def test_a_token_in_the_environment_is_taken_out_of_it() -> None:
     env = {"WM_JOIN_TOKEN": TOKEN}
     assert parse(["--server", "http://127.0.0.1:1"], env).token == TOKEN
     assert env == {}
+
+
+def test_an_identity_stands_in_for_a_token_and_never_beside_one(token_file: str) -> None:
+    options = parse(["--server", "http://127.0.0.1:1"], {"WM_JOIN_IDENTITY": "aws"})
+    assert (options.identity, options.token, options.by_hand) == ("aws", "", False)
+    for more in (["--join-token-file", token_file], ["--token-file", token_file]):
+        with pytest.raises(UsageError, match="give one token"):
+            parse(["--server", "http://127.0.0.1:1", "--join-identity", "aws", *more], {})
+    with pytest.raises(UsageError, match="give one token"):
+        parse(["--server", "http://127.0.0.1:1", "--join-identity", "aws"], {"WM_JOIN_TOKEN": "t" * 20})
+    with pytest.raises(UsageError, match="--join-identity: 'gcp' is none of aws"):
+        parse(["--server", "http://127.0.0.1:1", "--join-identity", "gcp"], {})
