@@ -74,7 +74,7 @@ class AwsBatchBackend:
         name = request["jobDefinitionName"]
         if name not in self._definitions:
             try:
-                self._definitions[name] = self._registered(name) or self._register(request)
+                self._definitions[name] = self._registered(request) or self._register(request)
             except self._account.errors as failed:
                 said = self._translated(failed)
                 kind = said.kind if isinstance(said, Refused) else RefusalKind.THROTTLED
@@ -83,9 +83,15 @@ class AwsBatchBackend:
                 return Refused(RefusalKind.THROTTLED, f"the answer about the job definition makes no sense: {failed!r}")
         return self._definitions[name]
 
-    def _registered(self, name: str) -> str | None:
+    def _registered(self, request: Mapping[str, Any]) -> str | None:
+        """The newest of that name which runs the same: a name alone is no proof of its content."""
+        name = request["jobDefinitionName"]
         answer = self._account.reading("batch").describe_job_definitions(jobDefinitionName=name, status="ACTIVE")
-        revisions = [found["revision"] for found in answer["jobDefinitions"] if found["jobDefinitionName"] == name]
+        revisions = [
+            found["revision"]
+            for found in answer["jobDefinitions"]
+            if found["jobDefinitionName"] == name and recipe.runs_the_same(found, request)
+        ]
         return f"{name}:{max(revisions)}" if revisions else None
 
     def _register(self, request: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ what is over. The children of an array are in no such list: they are described b
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -172,7 +172,7 @@ class Jobs:
 
     # ------------------------------------------------ children of arrays
 
-    def _children(self, arrays: Sequence[tuple[Job, str]], deadline: float) -> Iterator[Seen] | Sequence[Seen]:
+    def _children(self, arrays: Sequence[tuple[Job, str]], deadline: float) -> list[Seen]:
         wanted = [
             f"{array.id}:{index}"
             for array, _ in arrays

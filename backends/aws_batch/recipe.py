@@ -105,6 +105,12 @@ def definition(submission: Submission, settings: Settings) -> dict[str, Any]:
     return {"jobDefinitionName": f"{settings.prefix}-{digest}"} | request
 
 
+def runs_the_same(found: Mapping[str, Any], request: Mapping[str, Any]) -> bool:
+    """Batch adds defaults to what it shows, so what decides is compared: the program, its image, and as whom."""
+    theirs, ours = found.get("containerProperties") or {}, request["containerProperties"]
+    return all(theirs.get(name) == ours.get(name) for name in ("command", "image", "user"))
+
+
 def _container(submission: Submission, settings: Settings) -> dict[str, Any]:
     made: dict[str, Any] = {
         "image": settings.image,

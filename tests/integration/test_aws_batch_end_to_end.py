@@ -60,6 +60,19 @@ def test_a_job_runs_on_a_worker_of_batch_and_the_worker_is_ended(place: Place, a
     place.run("down")
 
 
+def test_workers_that_start_together_are_one_array_and_each_is_let_in_by_its_own_token(
+    place: Place, aws: BatchStandIn
+) -> None:
+    words = ("--min-workers", "3", "--max-workers", "3", "--min-seconds-between-workers", "0")
+    manager = place.manage(*elsewhere(place), *words, *batch(aws))
+    until(lambda: len(place.workers("ready")) == 3, "three workers")
+    assert aws.calls["batch", "submitjob"] == 1
+    assert sorted(worker["id"].rpartition("-")[2] for worker in place.workers("ready")) == ["0", "1", "2"]
+    assert len({id.partition(":")[0] for id in aws.jobs()}) == 1
+    assert place.end(manager) == 143
+    place.run("down", "--now")
+
+
 def test_an_image_that_cannot_be_pulled_is_explained(place: Place, aws: BatchStandIn) -> None:
     words = "CannotPullContainerError: pull access denied for python, repository does not exist"
     aws.next_job(Fate(dies=words))

@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from backends.azure_batch import recipe
-from backends.base import Accepted, ListFailed, RefusalKind, Refused, Severity, Unknown, WorkerPhase
+from backends.base import Accepted, ListFailed, Listing, RefusalKind, Refused, Severity, Unknown, WorkerPhase
 from tests.stand_ins.azure_blobs import FakeBlobs
 from tests.stand_ins.azure_machines import Node
 from tests.stand_ins.azure_place import JOB, Place, bad, seen, until
@@ -144,6 +144,8 @@ def test_without_leave_nothing_is_made(tmp_path: Path) -> None:
     assert "JobNotFound" in outcome.text
     assert "--create-job" in bad(backend.check())["job"].mend
     assert place.fake.jobs == {}
+    with pytest.raises(ListFailed, match="JobNotFound"):
+        backend.list()
     place.fake.close()
 
 
@@ -155,6 +157,10 @@ def test_job_and_pool_are_made_once_by_whoever_launches_first(tmp_path: Path) ->
     one, two = place.backend(**options), place.backend("n", **options)
     assert not bad(one.check()).keys() - {"logs"}
     assert place.fake.jobs == {}, "to look changes nothing"
+    assert one.list() == Listing(()), "where no job is yet, no worker is: else nothing would ever be launched"
+    place.fake.refuse("list", Refusal(500, "InternalError", "oh"))
+    with pytest.raises(ListFailed):
+        one.list()
     assert isinstance(one.launch(place.submission()), Accepted)
     assert place.fake.jobs[JOB]["poolInfo"] == {"poolId": "gpus"}
     pool = place.fake.pools["gpus"]
@@ -165,6 +171,13 @@ def test_job_and_pool_are_made_once_by_whoever_launches_first(tmp_path: Path) ->
     assert (place.fake.calls["make job"], place.fake.calls["make pool"]) == (2, 2)
     assert place.tasks() == {"m-1-0", "n-1-0"}
     place.fake.close()
+
+
+def test_a_job_that_ends_with_its_last_task_is_an_error(place: Place) -> None:
+    place.fake.jobs[JOB]["onAllTasksComplete"] = "terminatejob"
+    finding = bad(place.backend().check())["job"]
+    assert finding.severity is Severity.ERROR
+    assert finding.mend.endswith("--on-all-tasks-complete noaction")
 
 
 # ---------------------------------------------------------------- who we are

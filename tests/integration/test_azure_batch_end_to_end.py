@@ -87,6 +87,22 @@ def test_a_worker_that_is_killed_by_force_is_gone_from_azure(place: Place, azure
     place.empty()
 
 
+def test_job_and_pool_are_made_for_the_first_worker(place: Place, azure: FakeBatch, tmp_path: Path) -> None:
+    azure.jobs.clear()
+    azure.pools.clear()
+    pool = tmp_path / "pool.json"
+    pool.write_text('{"id": "made", "vmSize": "STANDARD_D4S_V5"}')
+    made = ("--create-job", "--pool-file", str(pool), "--pool", "cloud")
+    flags = ("--advertise-url", f"http://127.0.0.1:{free_port()}", "--min-workers", "1", "--max-workers", "1")
+    manager = place.manage(*flags, *words(azure), *made)
+    until(lambda: place.workers("ready"), "a worker")
+    assert azure.jobs[JOB]["poolInfo"] == {"poolId": "made"}
+    assert azure.pools["made"]["enableAutoScale"]
+    assert place.end(manager) == 143
+    place.run("down", "--now")
+    place.empty()
+
+
 def test_doctor_and_render_from_the_command_line(place: Place, azure: FakeBatch) -> None:
     hub = ("--advertise-url", "https://hub.example:8443")
     azure.pools["pool-1"]["resizeErrors"] = [{"code": "AccountCoreQuotaReached", "message": "20 cores and no more"}]
