@@ -227,6 +227,8 @@ def _suits(node: Mapping[str, Any], chosen: Settings, shape: Shape) -> bool:
     ready = [one.get("status") for one in node.get("status", {}).get("conditions") or () if one.get("type") == "Ready"]
     if node.get("spec", {}).get("unschedulable") or (ready and ready[0] != "True"):
         return False
+    if not _allocatable(node, "memory"):
+        return False  # it has not said what it has
     if shape.gpus and not _allocatable(node, chosen.gpu_resource):
         return False  # not a node of the GPU pool
     return all(labels.get(name) == value for name, value in wanted.items())
