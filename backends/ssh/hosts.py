@@ -41,9 +41,9 @@ def from_key(key: str) -> Host | None:
 
 
 def parse(entries: Iterable[str], default_slots: int) -> tuple[Host, ...]:
-    """Raises BadHost."""
+    """Several may stand in one text, with commas. Raises BadHost."""
     hosts: dict[str, Host] = {}
-    for entry in entries:
+    for entry in (piece.strip() for several in entries for piece in several.split(",")):
         host = _host(entry, default_slots)
         if host.key in hosts:
             raise BadHost(f"{entry!r}: {host.key} is named twice")
