@@ -4,7 +4,7 @@ Text, not --json: squeue's json says "no jobs" with success when the controller 
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from backends.base import RefusalKind, Seen, WorkerPhase, clipped
@@ -16,7 +16,6 @@ _FIELDS = (
     *("ArrayJobID", "ArrayTaskID", "JobID", "State", "exit_code", "StartTime", "NodeList", "Reason"),
     *("Name", "Comment"),  # in jobs that are not ours these may hold anything, line breaks too
 )
-_END = f"{_BETWEEN}\n"
 
 
 class Garbage(Exception):
@@ -61,20 +60,21 @@ def squeue(user: int) -> list[str]:
 
 
 def parse_squeue(text: str) -> tuple[Job, ...]:
-    """Raises Garbage."""
-    *records, rest = text.split(_END)
-    if rest.strip():
-        raise Garbage(f"squeue wrote what is no job: {clipped(rest)}")
-    return tuple(_job(record) for record in records)
+    """Raises Garbage. Every field ends with the separator, every record with a line break; a line break within a field
+    is one of somebody's name or comment."""
+    *fields, rest = text.split(_BETWEEN)
+    width = len(_FIELDS)
+    if len(fields) % width or rest != ("\n" if fields else ""):
+        raise Garbage(f"squeue wrote what is no list of jobs: {clipped(text)}")
+    return tuple(_job(fields[at : at + width], at > 0) for at in range(0, len(fields), width))
 
 
-def _job(record: str) -> Job:
-    fields = record.split(_BETWEEN)
-    if len(fields) != len(_FIELDS):
-        raise Garbage(f"squeue wrote what is no job: {clipped(record)}")
+def _job(fields: Sequence[str], follows: bool) -> Job:
     array, task, number, state, status, started, nodes, reason, name, comment = fields
+    if follows and array.startswith("\n"):
+        array = array[1:]
     if not (array.isdecimal() and number.isdecimal()):
-        raise Garbage(f"squeue wrote what is no job: {clipped(record)}")
+        raise Garbage(f"squeue wrote what is no job: {clipped(' '.join(fields))}")
     return Job(
         id=f"{array}_{task}" if task.isdecimal() else number,
         state=state,

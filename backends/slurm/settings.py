@@ -120,8 +120,8 @@ def minutes_of(text: str) -> int:
     parts = (clock if dash else text).split(":")
     if not all(part.isascii() and part.isdigit() for part in (*parts, *([days] if dash else []))) or len(parts) > 3:
         try:
-            return max(1, -(-parse_duration(text) // 60_000))
-        except UnitError:
+            return max(1, -(-parse_duration(text.encode("ascii").decode()) // 60_000))
+        except (UnitError, UnicodeEncodeError):
             raise ValueError(f"{text!r} is no time: write it as 10-0, 12:00:00 or 12h") from None
     numbers = [int(part) for part in parts]
     if dash:
