@@ -29,6 +29,7 @@ from backends.base import (
     Submission,
     Unknown,
     WorkerPhase,
+    clipped,
 )
 from backends.memory.faults import FOREVER, Fate, Fault, Hang, Lose, Refuse, TimeOut, Unreadable
 from backends.memory.platform import CAPABILITIES, MemoryPlatform, VirtualWorker
@@ -72,7 +73,7 @@ class MemoryBackend:
     def launch(self, submission: Submission) -> LaunchOutcome:
         match self._fault("launch"):
             case Refuse(kind, text, retry_after_s):
-                return Refused(kind, text, retry_after_s)
+                return Refused(kind, clipped(text), retry_after_s)
             case TimeOut(executes=executes) | Hang(executes=executes):
                 if executes:
                     self.platform.start(submission)
@@ -82,7 +83,7 @@ class MemoryBackend:
     def list(self) -> Listing:
         fault = self._fault("list")
         if isinstance(fault, Unreadable):
-            raise ListFailed(fault.text)
+            raise ListFailed(clipped(fault.text))
         if isinstance(fault, Hang):
             raise ListFailed(_NO_ANSWER)
         seen = self.platform.shown(self._context.manager, self._context.pool)

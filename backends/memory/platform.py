@@ -17,6 +17,7 @@ from backends.base import (
     Seen,
     Submission,
     WorkerPhase,
+    clipped,
 )
 from backends.memory.faults import FOREVER, Fate, FaultOrders
 from backends.memory.notices import OpenNotice
@@ -314,6 +315,6 @@ class MemoryPlatform:
             started_at=running[0] if running else None,
             exit_code=worker.exit_code if phase is WorkerPhase.ENDED else None,
             refusal=worker.fate.refusal if phase in (WorkerPhase.PENDING, WorkerPhase.ENDED) else None,
-            detail=worker.detail,
+            detail=clipped(worker.detail),
             identity=worker.identity if self.capabilities.identity else "",
         )

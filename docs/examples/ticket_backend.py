@@ -73,15 +73,14 @@ class TicketBackend:
                 for path in (self.folder / name).iterdir():
                     try:
                         ticket = json.loads(path.read_text())
+                        whose, submission = (ticket["manager"], ticket["pool"]), ticket["submission"]
                     except FileNotFoundError:  # on its way to the next folder
                         continue
-                    except ValueError:  # spoilt: whose it is cannot be told, so nobody's absence means anything
-                        complete = False
+                    except (ValueError, TypeError, KeyError):  # spoilt: whose it is cannot be told
+                        complete = False  # so nobody's absence means anything
                         continue
-                    if (ticket["manager"], ticket["pool"]) == (self.context.manager, self.context.pool):
-                        seen[path.name] = Seen(
-                            ticket["submission"], 0, path.name, phase, exit_code=ticket.get("exit_code")
-                        )
+                    if whose == (self.context.manager, self.context.pool):
+                        seen[path.name] = Seen(submission, 0, path.name, phase, exit_code=ticket.get("exit_code"))
         except OSError as failed:
             raise ListFailed(f"{self.folder} cannot be read: {failed.strerror}") from failed
         return Listing(tuple(seen.values()), complete)

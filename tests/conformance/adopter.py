@@ -35,6 +35,7 @@ class Fault(StrEnum):
     PAGE_LOST = auto()  # list: the end of it is missing, and the backend can know
     SLOW_BOOT = auto()  # the next worker stays pending or starting until `let_boot`
     DIES_AT_BOOT = auto()
+    DIES_WITH_A_PAGE = auto()  # likewise, and the platform says why in 10 MB
     STRANGE_STATE = auto()  # the next worker is shown in a state that is in no table
     VANISHES = auto()  # the next worker leaves the list without having been shown as ended
     NOTICE = auto()  # the platform is about to end the newest worker, and waits for an answer

@@ -5,6 +5,7 @@ from time import monotonic
 import pytest
 
 from backends.base import (
+    LONGEST_TEXT,
     Accepted,
     Backend,
     ListFailed,
@@ -103,6 +104,13 @@ class OfEnds:
         launch(backend, submission)
         ended = wait_for(adopter, backend, submission, 0, WorkerPhase.ENDED)
         assert ended.exit_code != 0
+
+    def test_a_reason_of_ten_megabytes_is_told_in_a_page(self, adopter: Adopter, backend: Backend) -> None:
+        order(adopter, Fault.DIES_WITH_A_PAGE)
+        submission = adopter.submission()
+        launch(backend, submission)
+        ended = wait_for(adopter, backend, submission, 0, WorkerPhase.ENDED)
+        assert 100 < len(ended.detail) <= LONGEST_TEXT
 
     def test_what_is_shown_as_ended_is_dead(self, adopter: Adopter, backend: Backend) -> None:
         if not adopter.capabilities.confirms_end:

@@ -18,6 +18,7 @@ from tests.conformance.suite import Conformance
 from worker_manager.clock import SystemClock
 
 _NAME = "conformance-worker"
+_FAULTS = frozenset({Fault.UNREADABLE, Fault.DIES_AT_BOOT, Fault.TIMED_OUT_BEFORE, Fault.MISCONFIGURED})
 
 # $1 what it says, $2 its exit status or nothing, $3 deaf or nothing. It speaks when it is ready for a signal.
 _SCRIPT = """
@@ -31,7 +32,7 @@ wait
 
 class LocalAdopter(Adopter):
     def __init__(self, root: Path) -> None:
-        super().__init__(CAPABILITIES, frozenset({Fault.UNREADABLE, Fault.DIES_AT_BOOT, Fault.TIMED_OUT_BEFORE}))
+        super().__init__(CAPABILITIES, _FAULTS)
         self.root = root
         self.ordered: Fault | None = None
         self.locks: list[int] = []
@@ -45,6 +46,8 @@ class LocalAdopter(Adopter):
 
     def command(self, behaviour: Behaviour) -> tuple[str, ...]:
         dies = self.ordered is Fault.DIES_AT_BOOT
+        if self.ordered is Fault.MISCONFIGURED:
+            return ("/nonexistent/program",)
         exits = "9" if dies else "" if behaviour.exits is None else str(behaviour.exits)
         return ("/bin/sh", "-c", _SCRIPT, _NAME, behaviour.says, exits, "deaf" if behaviour.deaf else "")
 

@@ -39,7 +39,7 @@ class TicketAdopter(Adopter):
     def __init__(self, folder: Path) -> None:
         super().__init__(
             registry.load("ticket").capabilities,
-            frozenset({Fault.UNREADABLE, Fault.PAGE_LOST, Fault.SLOW_BOOT, Fault.DIES_AT_BOOT}),
+            frozenset({Fault.UNREADABLE, Fault.PAGE_LOST, Fault.SLOW_BOOT, Fault.DIES_AT_BOOT, Fault.MISCONFIGURED}),
             has_shell=False,
         )
         self.folder = folder
@@ -64,6 +64,8 @@ class TicketAdopter(Adopter):
     def inject(self, fault: Fault) -> None:
         if fault is Fault.UNREADABLE:
             (self.folder / "running").rename(self.folder / "taken-away")
+        if fault is Fault.MISCONFIGURED:
+            (self.folder / "secret").rmdir()
         if fault is Fault.PAGE_LOST:
             self.spoilt = sorted((self.folder / "running").iterdir())[:1]
             self.texts = [path.read_text() for path in self.spoilt]
@@ -123,6 +125,14 @@ class TestTicket(Conformance):
     @pytest.fixture
     def adopter(self, tmp_path: Path) -> Iterator[Adopter]:
         yield TicketAdopter(tmp_path)
+
+
+@pytest.mark.parametrize("spoilt", ["", "{", "[]", '"text"', "{}", "null"])
+def test_a_ticket_that_nobody_can_read_makes_the_list_incomplete(tmp_path: Path, spoilt: str) -> None:
+    adopter = TicketAdopter(tmp_path)
+    (tmp_path / "running" / "somebody").write_text(spoilt)
+    listing = adopter.backend().list()
+    assert (listing.seen, listing.complete) == ((), False)
 
 
 def test_a_backend_of_others_is_listed_and_its_package_named() -> None:

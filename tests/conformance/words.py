@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from backends.base import (
+    LONGEST_TEXT,
     Accepted,
     Backend,
     Listing,
@@ -65,6 +66,7 @@ def find(backend: Backend, submission: Submission, index: int) -> Seen | None:
     assert isinstance(listing, Listing)
     found = [seen for seen in listing.seen if (seen.submission, seen.index) == (submission.id, index)]
     assert len(found) <= 1, f"{submission.worker_id(index)} is listed {len(found)} times"
+    assert all(len(seen.detail) <= LONGEST_TEXT for seen in listing.seen)
     return found[0] if found else None
 
 
