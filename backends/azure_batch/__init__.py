@@ -76,7 +76,7 @@ class AzureBatchBackend:
         try:
             return self._add(submission, tasks, deadline)
         except Trouble as trouble:
-            if trouble.code != "JobNotFound" or not self._settings.create_job:
+            if not self._is_yet_to_be_made(trouble):
                 return errors.outcome(trouble)
         try:
             self._make_job(deadline)
@@ -114,6 +114,10 @@ class AzureBatchBackend:
         wrong = [id for id in ids if found.get(id) != labels[id]]
         return f"a task with the id {wrong[0]} exists already in {self._settings.job}, made by another" if wrong else ""
 
+    def _is_yet_to_be_made(self, trouble: Trouble) -> bool:
+        """The service itself says that there is no job, and the first launch is to make it: no job, no workers."""
+        return trouble.code == "JobNotFound" and self._settings.create_job
+
     def _make_job(self, deadline: Deadline) -> None:
         manager = self._context.manager
         if self._settings.pool_template is not None:
@@ -135,9 +139,9 @@ class AzureBatchBackend:
             for page in self._service.tasks(seen.wanted_tasks(self._context.manager, since), seen.COLUMNS, deadline):
                 rows = (*rows, *page)
         except Trouble as trouble:
-            if not rows:
+            if not rows and not self._is_yet_to_be_made(trouble):
                 raise ListFailed(str(trouble)) from trouble
-            complete = False
+            complete = not rows
         try:
             return Listing(self._workers(rows, deadline), complete)
         except (ValueError, TypeError, KeyError, AttributeError) as nonsense:

@@ -58,7 +58,7 @@ def findings(service: Service, logs: LogContainer, settings: Settings, context: 
         yield _no_job(trouble, settings)
     else:
         yield Finding("credentials", OK, f"{settings.service_url} knows us")
-        yield _job(job, settings)
+        yield from _job(job, settings)
         yield from _pool(service, pool_of(job), settings, context, deadline)
     yield from _logs(logs, settings, Deadline(context.call_timeout_s))
 
@@ -86,15 +86,19 @@ def _mend_credentials(settings: Settings) -> str:
     return f"az login, or a managed identity, with the roles {roles} on the account (`Owner` does not hold them)"
 
 
-def _job(job: Mapping[str, Any], settings: Settings) -> Finding:
+def _job(job: Mapping[str, Any], settings: Settings) -> Iterator[Finding]:
     state = str(job.get("state"))
+    if str(job.get("onAllTasksComplete")).lower() == "terminatejob":
+        mend = f"az batch job set --job-id {settings.job} --on-all-tasks-complete noaction"
+        yield Finding("job", ERROR, f"{settings.job} ends for ever when its last worker has left", mend)
     if state.lower() == "active":
-        return Finding("job", OK, f"{settings.job} is active")
+        yield Finding("job", OK, f"{settings.job} is active")
+        return
     if state.lower() in ("disabled", "disabling", "enabling"):
         mend = f"az batch job enable --job-id {settings.job}"
     else:
         mend = f"another --job-id: az batch job create --id {settings.job}-2 --pool-id {pool_of(job)}"
-    return Finding("job", ERROR, f"{settings.job} is {state}: it starts no tasks", mend)
+    yield Finding("job", ERROR, f"{settings.job} is {state}: it starts no tasks", mend)
 
 
 # ---------------------------------------------------------------- the pool

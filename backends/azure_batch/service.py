@@ -107,7 +107,9 @@ class Service:
 
     def node_counts(self, pool: str, deadline: Deadline) -> dict[str, int]:
         with _said() as heard:
-            found = self._client.list_pool_node_counts(filter=f"poolId eq '{pool}'", **_bounds(deadline, heard.take))
+            found = self._client.list_pool_node_counts(
+                filter=f"poolId eq '{quoted(pool)}'", **_bounds(deadline, heard.take)
+            )
             next(found.by_page(), None)
         return seen.counted(_items(heard.answer), pool)
 
@@ -196,6 +198,11 @@ def _bounds(deadline: Deadline, hook: Callable[[Any], None] | None = None) -> di
     bounds: dict[str, Any] = {"connection_timeout": left, "read_timeout": left}
     bounds["service_timeout"] = max(1, min(_SERVICE_PATIENCE_S, int(left)))
     return bounds | ({"raw_response_hook": hook} if hook else {})
+
+
+def quoted(text: str) -> str:
+    """For a text in a filter."""
+    return text.replace("'", "''")
 
 
 class _Heard:

@@ -88,8 +88,8 @@ def test_a_worker_that_is_killed_by_force_is_gone_from_azure(place: Place, azure
 
 
 def test_job_and_pool_are_made_for_the_first_worker(place: Place, azure: FakeBatch, tmp_path: Path) -> None:
-    azure.jobs.clear()
-    azure.pools.clear()
+    for kept in (azure.jobs, azure.tasks, azure.pools, azure.nodes):
+        kept.clear()
     pool = tmp_path / "pool.json"
     pool.write_text('{"id": "made", "vmSize": "STANDARD_D4S_V5"}')
     made = ("--create-job", "--pool-file", str(pool), "--pool", "cloud")
