@@ -28,6 +28,7 @@ from worker_manager.clock import SystemClock
 from worker_manager.control.ledger import Ledger
 from worker_manager.control.loop import Manager
 from worker_manager.control.pool import ManagedPool
+from worker_manager.hub.tls import fingerprint_of
 from worker_manager.hub_client import HubClient
 from worker_manager.policy.facts import PoolSettings
 from worker_manager.policy.model import Limits
@@ -348,3 +349,28 @@ def test_an_instance_whose_metadata_come_late_is_waited_for(site: Site, machines
     until(lambda: "has no role" in machines.said(instance), "its first try")
     machines._metadata[-1].missing.clear()
     until(lambda: site.hub.get("/v1/workers")["workers"], lambda: machines.said(instance))
+
+
+def test_a_worker_knows_the_hub_by_what_it_pins_whatever_the_address(
+    start_hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind a name of which the hub knows nothing."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
+    cloud = Cloud()
+    with FakeSts(cloud) as sts:
+        hub = start_hub(tls="own", sts_url=sts.url)
+        checked = {"verify": str(hub.state_dir / "tls" / "ca.pem")}
+        instance = cloud.instance()
+        claim = {"submission": "a", "pool": "p", "workers": ["a-0"], "call_deadline": CLOCK.now_ms() + 60_000}
+        hub.post("/v1/managers/m/launches", {**claim, "identity": "aws"}, by="manager", **checked)
+        named = {"a-0": f"aws:{instance.account}:{instance.id}"}
+        hub.post("/v1/managers/m/identities", {"identities": named}, by="manager", **checked)
+        site, name = Site(hub, cloud, sts), f"https://localhost:{hub.url.rpartition(':')[2]}"
+        machines = Machines(site, tmp_path)
+        pin = fingerprint_of(hub.state_dir / "tls" / "ca.pem")
+        try:
+            machines.start(command(site, tmp_path, "--server", name, "--ca-fingerprint", f"sha256:{pin}"), instance)
+            here = until(lambda: hub.get("/v1/workers", **checked)["workers"], lambda: machines.said(instance))
+            assert [one["id"] for one in here] == ["a-0"]
+        finally:
+            machines.close()

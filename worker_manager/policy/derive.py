@@ -101,7 +101,7 @@ def derive(
         listing = sights.get(pool.name, UNREAD)
         views.append(_pool(now, pool, memory.pools.get(pool.name, PoolMemory()), listing, backlog.owner))
         found = _workers(now, pool, intents.get(pool.name, []), listing, backlog, heard)
-        workers += _warned(found, notices.get(pool.name, ()))
+        workers += _warned(found, notices[pool.name]) if pool.name in notices else found
     return Snapshot(
         now=now,
         groups=tuple(sorted(backlog.groups, key=lambda group: group.key)) if backlog.failed is None else (),
