@@ -92,6 +92,10 @@ _NEVER_SENT = frozenset(
 )
 
 
+class Garbled(Exception):
+    """An answer that the SDK fell over: not what the service says, but what something in between made of it."""
+
+
 class Account:
     """One session, and its clients by service. May be used by several threads."""
 
@@ -102,7 +106,7 @@ class Account:
         from botocore.parsers import ResponseParserError
 
         self.region: str = options["region"]
-        self.errors: tuple[type[Exception], ...] = (BotoCoreError, ClientError, ResponseParserError)
+        self.errors: tuple[type[Exception], ...] = (BotoCoreError, ClientError, ResponseParserError, Garbled)
         self._role: str = options["role-arn"]
         self._endpoint: str | None = options["endpoint-url"] or None
         self._timeout = call_timeout_s
@@ -130,9 +134,8 @@ class Account:
         with self._lock:  # making clients is not safe in threads, using them is
             if (service, attempts) not in self._clients:
                 self._assume_role()
-                self._clients[service, attempts] = self._session.client(
-                    service, endpoint_url=self._endpoint, config=self._config(attempts)
-                )
+                made = self._session.client(service, endpoint_url=self._endpoint, config=self._config(attempts))
+                self._clients[service, attempts] = _Client(made, self.errors)
             return self._clients[service, attempts]
 
     def _config(self, attempts: int) -> Any:
@@ -170,6 +173,30 @@ class Account:
         core._credentials = DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")
         self._session = boto3.Session(botocore_session=core, region_name=self.region)
         self._assumed = True
+
+
+class _Client:
+    """A client of the SDK whose calls raise nothing but an Account's errors. The SDK's parsers of JSON take whatever
+    is valid JSON for an answer, and fall over it with an AttributeError, a TypeError, a RecursionError, …"""
+
+    def __init__(self, client: Any, errors: tuple[type[Exception], ...]) -> None:
+        self._client = client
+        self._errors = errors
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._client, name)
+        if name not in self._client.meta.method_to_api_mapping:
+            return found
+
+        def call(**arguments: Any) -> Any:
+            try:
+                return found(**arguments)
+            except self._errors:
+                raise
+            except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as failed:
+                raise Garbled(f"the answer to {name} makes no sense: {failed}") from failed
+
+        return call
 
 
 def refused_or_unknown(failed: Exception, more: Mapping[str, RefusalKind] | None = None) -> Refused | Unknown:

@@ -537,3 +537,38 @@ def test_rights_that_are_missing_are_named(aws: BatchStandIn) -> None:
     found = worst(backend(aws).check())
     assert no in found["rights"]
     assert f"job queue {QUEUE}" in found
+
+
+# ---------------------------------------------------------------- answers that are none
+
+NONSENSE = (
+    b"",
+    b"[]",
+    b"7",
+    b"null",
+    b'"text"',
+    b"{",
+    b"\xff\xfe",
+    b"{}",
+    b'{"jobSummaryList": null, "jobId": null, "jobs": null, "jobDefinitions": null}',
+    b'{"jobSummaryList": 7, "jobId": 7, "jobs": 7, "jobDefinitions": 7}',
+    b'{"jobSummaryList": [7], "jobId": [], "jobs": [7], "jobDefinitions": [7]}',
+    b'{"jobSummaryList": [{}], "jobId": "x", "jobs": [{}], "jobDefinitions": [{}]}',
+    b'{"jobSummaryList": [{"jobId": "a", "jobName": {}}], "jobId": {}, "jobs": [null], "jobDefinitions": [null]}',
+    b"[" * 100_000,
+)
+
+
+@pytest.mark.parametrize("body", NONSENSE, ids=lambda body: repr(body[:40]))
+def test_nonsense_is_never_taken_for_an_answer(aws: BatchStandIn, body: bytes) -> None:
+    mine = backend(aws)
+    handle = launched(mine, submission(1, 2)).handles[0]
+    for action, times in (("ListJobs", 2), ("SubmitJob", 1), ("DescribeJobs", 1), ("DescribeJobDefinitions", 2)):
+        aws.order(Fault("batch", action, Garbage(body), times))
+    with pytest.raises(ListFailed):
+        mine.list()
+    assert isinstance(mine.launch(submission(2)), Unknown)
+    assert mine.logs(handle, 1000) == ""
+    assert isinstance(backend(aws).launch(submission(3)), Accepted | Refused)
+    aws.relent()
+    assert {one.submission for one in mine.list().seen} >= {"main-000001"}
