@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -159,3 +160,44 @@ def test_a_trial_launch_registers_and_leaves_nothing(place: Place) -> None:
     assert (told["severity"], told["text"]) == ("error", "quota: no")
     assert place.hub() is None, "the hub that was started for it has ended"
     place.empty()
+
+
+def test_what_a_worker_wrote_that_never_registered_is_told(place: Place) -> None:
+    file = place.pools(
+        "version: 1\n"
+        f"hub: {{advertise-url: 'http://127.0.0.1:{free_port()}'}}\n"
+        "pools:\n"
+        "  - name: odd\n"
+        "    backend: bare-node\n"
+        "    min-workers: 1\n"
+        "    max-workers: 1\n"
+        "    limits: {backoff: 1h, backoff-cap: 1h}\n"
+        "    worker: {setup: ['echo the module cuda/99 is not there >&2', 'exit 3']}\n"
+    )
+    manager = place.manage("run", "-c", file)
+    told = until(lambda: _with(place.run("explain", "pool", "odd"), "the last that it wrote"), "its last words")
+    assert "the module cuda/99 is not there" in told
+    (worker,) = set(re.findall(r"output +(\S+) ", told))
+    assert "the module cuda/99 is not there" in place.run("logs", "worker", worker)
+    assert place.run("logs", worker, "--tail", "1").count("\n") == 1
+    shutil.rmtree(place.state_dir / "managers/main/pools/odd" / worker)
+    assert "the module cuda/99 is not there" in place.run("logs", "worker", worker), "kept by the manager"
+    place.end(manager)
+    place.run("hub", "stop")
+
+
+def test_what_a_platform_refuses_is_told_in_its_own_words(place: Place) -> None:
+    words = ("--refuse", "VcpuLimitExceeded: you have requested more vCPU capacity than your limit of 32")
+    url = f"http://127.0.0.1:{free_port()}"
+    manager = place.manage("--advertise-url", url, "bare-node", *SMALL, *words)
+    told = until(lambda: _with(place.run("explain", "pool", "bare-node"), "backoff after 1 failed launch"), "a backoff")
+    assert "refused  " in told
+    assert told.count("quota") >= 2
+    assert told.count("VcpuLimitExceeded: you have requested more vCPU capacity than your limit of 32") >= 2
+    assert "last: VcpuLimitExceeded" in place.run("get", "pools")
+    place.end(manager)
+    place.run("hub", "stop")
+
+
+def _with(text: str, part: str) -> str:
+    return text if part in text else ""
