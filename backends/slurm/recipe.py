@@ -89,7 +89,8 @@ def script_text(submission: Submission, settings: SlurmSettings, folder: Submiss
 
 
 def rendered(submission: Submission, settings: SlurmSettings, folder: SubmissionFolder) -> str:
-    tokens = f"# {folder.token_folder}/0 … {submission.count - 1}, mode 0600: ***\n" if submission.join_tokens else ""
+    which = "0" if submission.count == 1 else f"0 … {submission.count - 1}"
+    tokens = f"# {folder.token_folder}/{which}, mode 0600: ***\n" if submission.join_tokens else ""
     command = shlex.join(argv(submission, settings, folder))
     return f"{tokens}{command}\n\n# {folder.script}\n{script_text(submission, settings, folder)}"
 

@@ -43,7 +43,7 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
         "drifted": "launched with an older configuration",
         "unconfigured": "the pool is no longer configured: its workers finish what they have and go",
         "never-registered": "runs for {waited_ms} and never registered (limit {limit_ms})",
-        "queued-too-long": "waits for a machine for {waited_ms} (limit {limit_ms})",
+        "queued-too-long": "waits for a machine for {waited_ms} (limit {limit_ms}){says}",
         "lost": "no sign of life for {silent_ms} (limit {limit_ms})",
         "orphaned": "listed by the backend, unknown to the ledger",
         "drain-overdue": "drains for longer than {limit_ms}",

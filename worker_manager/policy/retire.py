@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from worker.protocol import WorkerState
+from worker_manager.policy.awaited import SENTENCE_TOLD, shortened
 from worker_manager.policy.limits import apply as apply_limits
 from worker_manager.policy.limits import bounds, cooldown, stabilise, step
 from worker_manager.policy.limits.base import Limit
@@ -102,7 +103,8 @@ def _overdue(worker: WorkerView, standing: Standing) -> End | int | None:
         return _when(standing, worker, since + limits.start_timeout_ms, why) if worker.registers else None
     if worker.state == WorkerState.SUBMITTED and worker.listed and limits.queue_timeout_ms is not None:
         since = worker.submitted_at or worker.requested_at
-        why = because("queued-too-long", waited_ms=now - since, limit_ms=limits.queue_timeout_ms)
+        says = f": {shortened(worker.detail, SENTENCE_TOLD)}" if worker.detail else ""
+        why = because("queued-too-long", waited_ms=now - since, limit_ms=limits.queue_timeout_ms, says=says)
         return _when(standing, worker, since + limits.queue_timeout_ms, why)
     if worker.state == WorkerState.DRAINING and worker.drain_deadline is not None:
         why = because("drain-overdue", limit_ms=limits.drain_timeout_ms)

@@ -166,6 +166,11 @@ BROKEN = [
         id="queued-too-long",
     ),
     pytest.param(
+        launching(submitted_at=NOW - 3 * HOUR, detail="PENDING: Resources"),
+        "waits for a machine for 3h (limit 2h): PENDING: Resources",
+        id="queued-too-long, and the platform said why",
+    ),
+    pytest.param(
         ready(state=WorkerState.LOST, seen_at=NOW - 6 * MINUTE),
         "no sign of life for 6m (limit 5m)",
         id="lost",
