@@ -115,7 +115,11 @@ class Starting:
                 return None
             return Asked(self._meant(error))
         try:
-            return read_launched(answer, submission.count)
+            asked = read_launched(answer, submission.count)
+            if self._api == "auto" and isinstance(asked.outcome, Refused) and asked.outcome.kind is RefusalKind.AUTH:
+                self._offered = False  # it acts in our name, the group itself in its own
+                return None
+            return asked
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             return Asked(Unknown(f"an answer that makes no sense: {type(error).__name__} {error}"))
 
