@@ -127,7 +127,11 @@ def proposal(state_dir: Path) -> str:
         before = HubSettings.from_json((state_dir / discovery.SETTINGS).read_text()).advertise_url
     except (OSError, ValueError, TypeError, AttributeError):
         before = ""
-    return before or f"https://{socket.getfqdn()}:{USUAL_PORT}"
+    if before and is_loopback(urlsplit(before).hostname or ""):
+        before = ""
+    full = socket.getfqdn()
+    name = socket.gethostname() if full.partition(".")[0] == "localhost" else full
+    return before or f"https://{name}:{USUAL_PORT}"
 
 
 # ---------------------------------------------------------------- what workers are told

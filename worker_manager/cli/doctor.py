@@ -20,7 +20,7 @@ from worker_manager.config.settings import PoolConfig, Settings
 if TYPE_CHECKING:
     from backends.base import Finding
 
-_MARKS = {"ok": "ok", "warning": "warning", "error": "ERROR"}
+_MARKS = {"": "", "ok": "ok", "warning": "warning", "error": "ERROR"}
 _FORM = click.Choice(["table", "json", "yaml"])
 _TIMEOUT_HELP = "How long the check of one pool may take, in seconds. [default: 60]"
 _TRY_HELP = "Also launch one worker, wait until it registers, and end it."
@@ -87,9 +87,14 @@ def _show(inv: Invocation, found: "Sequence[Finding]", output: str) -> None:
         Column("STATE", lambda row: _MARKS[row["severity"]]),
         Column("WHAT", lambda row: row["subject"]),
         Column("FOUND", lambda row: row["text"]),
-        Column("MEND", lambda row: row["mend"] or "-"),
     )
-    show_table(columns, rows, inv.colored)
+    # What mends a trouble stands below it, in a line of its own that can be copied.
+    lines = [line for row in rows for line in (row, *([_mend(row)] if row["mend"] else []))]
+    show_table(columns, lines, inv.colored, width=inv.width)
+
+
+def _mend(row: dict[str, str]) -> dict[str, str]:
+    return {"severity": "", "subject": "", "text": f"→ {row['mend']}"}
 
 
 # ---------------------------------------------------------------- this machine, and the hub
