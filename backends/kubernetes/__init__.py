@@ -24,7 +24,7 @@ from backends.base import (
 )
 from backends.kubernetes import access, doctor, manifest, names, settings, states
 from backends.kubernetes.answers import refused
-from backends.kubernetes.api import Api, NoAccess, NoAnswer
+from backends.kubernetes.api import Api, NoAccess, NoAnswer, within
 from backends.kubernetes.launching import BATCH, CORE, Launching
 from backends.kubernetes.view import View
 
@@ -54,9 +54,14 @@ class KubernetesBackend:
         self._views: tuple[View, View] | None = None
 
     def _api(self) -> Api:
-        """Made when it is first needed, because a kubeconfig may have to run a program. Raises NoAccess."""
-        if self._connected is None:
-            self._connected = access.connect(self._settings.access, self._settings.namespace)
+        """Made when it is first needed, because a kubeconfig may have to run a program; and anew when the server no
+        longer takes our credentials, because there may be others by now. Raises NoAccess."""
+        if self._connected is None or self._connected.denied:
+            chosen = self._settings
+            self._connected = within(
+                self._until(), lambda: access.connect(chosen.access, chosen.namespace), "to get credentials"
+            )
+            self._views = None
         return self._connected
 
     def _until(self) -> float:

@@ -6,14 +6,18 @@ and cost more than the network.
 
 import contextlib
 import json
+import queue
 import socket
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, cast
 from urllib.parse import quote, urlencode
 
 from backends.base import clipped
+
+Result = TypeVar("Result")
 
 MOST_BYTES = 256 * 2**20  # of one answer; a page of 1,000 pods has some 10 MiB
 
@@ -83,6 +87,7 @@ class Api:
     def __init__(self, configuration: Any, namespace: str) -> None:
         from kubernetes.client.rest import RESTClientObject
 
+        self.denied = False  # credentials that are no good (401): whoever made us should make another
         configuration.retries = False
         configuration.socket_options = _socket_options()
         self.namespace = namespace
@@ -108,6 +113,7 @@ class Api:
                     raise NoAnswer(f"{method} {path}: the answer has more than {MOST_BYTES} bytes")
                 if time.monotonic() > deadline:
                     raise NoAnswer(f"{method} {path}: the answer did not end in time")
+            self.denied = self.denied or response.status == 401
             return Answer(response.status, b"".join(pieces), dict(response.headers))
 
     def tail(self, path: str, deadline: float, max_bytes: int, query: Query = ()) -> Answer:
@@ -134,7 +140,7 @@ class Api:
         """What goes wrong on the way is a NoAnswer, wherever it does."""
         from urllib3 import Timeout, exceptions
 
-        headers = self._headers()
+        headers = self._headers(deadline)
         left = deadline - time.monotonic()
         if left <= 0:
             raise NoAnswer(f"{method} {path}: no time is left for it", sent=False)
@@ -159,16 +165,39 @@ class Api:
             if response is not None:
                 response.close()  # what was read to its end is in the pool already
 
-    def _headers(self) -> dict[str, str]:
+    def _headers(self, deadline: float) -> dict[str, str]:
         """The credentials are asked for each time: they may be renewed."""
         headers = {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": "worker-manager"}
-        try:
-            token = self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
-        except NoAccess:
-            raise
-        except Exception as failed:  # whatever the client's loader meets when it renews them
-            raise NoAccess(f"the credentials cannot be renewed: {failed}") from failed
+
+        def ask() -> str:
+            return self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization") or ""
+
+        renews = self._configuration.refresh_api_key_hook is not None
+        token = within(deadline, ask, "to renew the credentials") if renews else ask()
         return headers | ({"Authorization": token.strip()} if token else {})
+
+
+def within(deadline: float, work: Callable[[], Result], what: str) -> Result:
+    """In a thread that is left behind when it takes too long: a program that gives tokens may hang, and a server that
+    renews them. Raises NoAccess, also for whatever goes wrong in it."""
+    outcome: queue.SimpleQueue[tuple[Result | None, Exception | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            outcome.put((work(), None))
+        except Exception as failed:  # what the client's loaders raise ranges from ConfigException to KeyError
+            outcome.put((None, failed))
+
+    threading.Thread(target=run, name=what, daemon=True).start()
+    try:
+        result, failed = outcome.get(timeout=max(0.0, deadline - time.monotonic()))
+    except queue.Empty:
+        raise NoAccess(f"it took too long {what}") from None
+    if isinstance(failed, NoAccess):
+        raise failed
+    if failed is not None:
+        raise NoAccess(f"not possible {what}: {failed}") from failed
+    return cast(Result, result)
 
 
 def _socket_options() -> list[tuple[int, int, int]]:

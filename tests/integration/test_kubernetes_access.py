@@ -3,6 +3,7 @@
 import json
 import ssl
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,31 @@ def test_a_program_that_gives_tokens_as_the_one_of_gke(place: Place) -> None:
     plugin = {"apiVersion": "client.authentication.k8s.io/v1beta1", "command": str(program), "interactiveMode": "Never"}
     backend = place.backend(kubeconfig=place.kubeconfig({"exec": plugin}))
     assert backend.list().complete
+
+
+def test_credentials_that_were_refused_are_read_again(place: Place) -> None:
+    token = place.folder / "token"
+    token.write_text("expired")
+    backend = place.backend(kubeconfig=place.kubeconfig({"tokenFile": str(token)}))
+    for _ in range(2):
+        with pytest.raises(ListFailed, match="Unauthorized"):
+            backend.list()
+    token.write_text(TOKEN)
+    assert backend.list().complete
+
+
+def test_a_program_that_hangs_takes_no_longer_than_a_call_may(place: Place) -> None:
+    plugin = {"apiVersion": "client.authentication.k8s.io/v1beta1", "command": "sleep", "args": ["3"]}
+    file = place.kubeconfig({"exec": plugin | {"interactiveMode": "Never"}})
+    kind = registry.load("kubernetes")
+    backend = kind.create(kind.read({"kubeconfig": str(file)}), Context("m", "p", "/x", lambda: 0, 0.2))
+    begun = time.monotonic()
+    with pytest.raises(ListFailed, match="it took too long to get credentials"):
+        backend.list()
+    outcome = backend.launch(submission())
+    assert isinstance(outcome, Refused)
+    assert outcome.kind is RefusalKind.AUTH
+    assert time.monotonic() - begun < 2.5
 
 
 def test_a_program_that_gives_none_is_a_finding_not_a_crash(place: Place) -> None:

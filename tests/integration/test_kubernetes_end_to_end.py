@@ -64,6 +64,25 @@ def test_a_job_runs_on_a_worker_of_the_cluster_and_nothing_is_left_of_it(place: 
     place.run("down")
 
 
+def test_workers_that_wait_for_a_node_count_towards_the_maximum(place: Place, cluster: Cluster) -> None:
+    """Where only running pods count, every tick makes another one."""
+    cluster.node.unschedulable = True
+    manager = place.manage(*elsewhere(), *QUICK, *kubernetes(cluster))
+    for _ in range(5):
+        place.submit("--", "true")
+    until(lambda: len(cluster.store.select("jobs")) == 2, "as many as there may be")
+    lists = cluster.calls["list jobs"]
+    until(lambda: "Insufficient nvidia.com/gpu" in place.run("get", "workers", "-o", "json"), "what they wait for")
+    place.submit("--", "true")
+    until(lambda: cluster.calls["list jobs"] + cluster.calls["watch jobs"] > lists, "further looks")
+    assert cluster.calls["create jobs"] == 2
+    cluster.node.room()
+    until(lambda: len(place.items("jobs", state="succeeded")) == 6, "all jobs to be done")
+    assert cluster.calls["create jobs"] == 2
+    assert place.end(manager) == 143
+    place.run("down", "--now")
+
+
 def test_an_image_that_cannot_be_pulled_is_explained(place: Place, cluster: Cluster) -> None:
     cluster.node.bad_images["nonesuch:1"] = "ImagePullBackOff"
     manager = place.manage(*elsewhere(), *QUICK, *kubernetes(cluster, "--image", "nonesuch:1"))
