@@ -78,6 +78,6 @@ def retry_after(headers: Mapping[str, str], now_s: float) -> float | None:
 def outcome(trouble: Trouble) -> Refused | Unknown:
     """Of something that was to be changed. Refused only when it certainly was not."""
     kind = states.error(401, "") if trouble.before else states.error(trouble.status, trouble.code)
-    if kind is None or (trouble.status is not None and trouble.status < 400):
+    if kind is None:
         return Unknown(clipped(trouble.text))
     return Refused(kind, clipped(trouble.text), trouble.retry_after_s)

@@ -33,8 +33,9 @@ _RUN = f"/bin/sh -c '{_UNPACK}eval \"$wm_start\"'"
 # People write set-up lines for bash.
 _RUN_SETUP = f'/bin/sh -c \'{_UNPACK}exec "$(command -v bash || command -v sh)" -c "$wm_start"\''
 
+# Beside the task's other files, which go with it; elsewhere where a container's user may not write there.
 _TOKEN_FILE = (
-    'WM_JOIN_TOKEN_FILE="${AZ_BATCH_TASK_DIR:-$PWD}/join-token"',
+    'WM_JOIN_TOKEN_FILE=$(mktemp -p "${AZ_BATCH_TASK_DIR:-.}" 2>/dev/null || mktemp)',
     f'printf %s "${TOKEN}" > "$WM_JOIN_TOKEN_FILE"',
     f"unset {TOKEN}",
     "export WM_JOIN_TOKEN_FILE",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from backends.base import Accepted, ListFailed, RefusalKind, Refused, Severity, Unknown, WorkerPhase
+from tests.stand_ins.azure_batch import FakeBatch
 from tests.stand_ins.azure_blobs import FakeBlobs
 from tests.stand_ins.azure_place import JOB, Place, bad, seen, until
 from tests.stand_ins.azure_wire import Refusal
@@ -146,15 +147,20 @@ def test_an_empty_list_is_empty(place: Place) -> None:
     assert place.backend().list().complete
 
 
-def test_a_link_to_somewhere_else_is_not_followed(place: Place) -> None:
+def test_a_link_to_somewhere_else_is_not_followed(place: Place, tmp_path: Path) -> None:
+    """Not even where it would be understood: what goes there carries a signature, or a token."""
+    elsewhere = FakeBatch(tmp_path / "elsewhere")
+    elsewhere.make(JOB)
     backend = place.backend()
     backend.launch(place.submission())
     task = place.fake._shown(place.fake.tasks[JOB]["m-1-0"])
-    body = {"value": [task], "odata.nextLink": "http://127.0.0.2:1/jobs/workers/tasks?$skiptoken=1"}
+    body = {"value": [task], "odata.nextLink": f"{elsewhere.url}/jobs/workers/tasks?$skiptoken=1"}
     place.fake.garble("list", json.dumps(body).encode())
     listing = backend.list()
     assert [one.handle for one in listing.seen] == ["m-1-0"]
     assert not listing.complete
+    assert sum(elsewhere.calls.values()) == 0
+    elsewhere.close()
 
 
 def test_ends_of_long_ago_are_not_asked_for(idle: Place) -> None:

@@ -114,6 +114,15 @@ def test_the_start_script_moves_the_token_to_a_file_before_the_worker_begins(tmp
         assert ("FROM_BASH=2" in said) == bool(setup)
 
 
+def test_the_token_finds_a_place_where_the_tasks_folder_is_not_ours_to_write(tmp_path: Path) -> None:
+    made = task(command=("/bin/sh", "-c", 'stat -c %a "$WM_JOIN_TOKEN_FILE"; cat "$WM_JOIN_TOKEN_FILE"'))
+    variables = {one["name"]: one["value"] for one in made["environmentSettings"]}
+    environment = {"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path), "AZ_BATCH_TASK_DIR": "/nonesuch", **variables}
+    said = subprocess.run(shlex.split(made["commandLine"]), env=environment, capture_output=True, text=True).stdout
+    assert said == "600\nwmj_two"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_the_command_line_is_the_same_whatever_a_worker_is_told() -> None:
     assert task()["commandLine"] == task(command=("$(id)", "'\"\n"), environment={"X": "`id`"})["commandLine"]
 
