@@ -50,6 +50,7 @@ ORDERS: Mapping[Fault, Callable[[FakeBatch], object]] = {
     Fault.PAGE_LOST: lambda fake: fake.lose_page(),
     Fault.SLOW_BOOT: lambda fake: setattr(fake, "hold_next", 1),
     Fault.DIES_AT_BOOT: lambda fake: setattr(fake, "die_next", 1),
+    Fault.DIES_WITH_A_PAGE: lambda fake: (setattr(fake, "die_next", 1), setattr(fake, "die_words", "x" * 10**7)),
     Fault.STRANGE_STATE: lambda fake: setattr(fake, "strange_next", 1),
     Fault.VANISHES: lambda fake: setattr(fake, "vanish_next", 1),
 }

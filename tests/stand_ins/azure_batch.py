@@ -50,6 +50,7 @@ class FakeBatch:
         self.tasks: dict[str, dict[str, Task]] = {}
         self.faults: deque[Fault] = deque()
         self.hold_next = self.strange_next = self.die_next = self.vanish_next = 0
+        self.die_words = "the image cannot be pulled"
         self.closed = threading.Event()
         self._slots = slots
         self._lock = threading.RLock()
@@ -336,7 +337,7 @@ class FakeBatch:
             self.strange_next, task.strange = self.strange_next - 1, "hibernating"
         if self.die_next:
             self.die_next -= 1
-            complete(task, failed=failure("ContainerInvalidImage", "the image cannot be pulled"))
+            complete(task, failed=failure("ContainerInvalidImage", self.die_words))
         if self.vanish_next:
             self.vanish_next -= 1
             del self.tasks[job][id]

@@ -1,6 +1,7 @@
 """A submission as tasks of Azure Batch: the request's JSON, held against the official client's own models."""
 
 import json
+import shlex
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -102,12 +103,8 @@ def test_the_start_script_moves_the_token_to_a_file_before_the_worker_begins(tmp
         made = task(command=("/bin/sh", "-c", shows), setup=setup)
         variables = {one["name"]: one["value"] for one in made["environmentSettings"]}
         environment = {"PATH": "/usr/bin:/bin", "AZ_BATCH_TASK_DIR": str(tmp_path), **variables}
-        said = subprocess.run(
-            ["/bin/sh", "-c", made["commandLine"].split("'", 1)[1][:-1]],
-            env=environment,
-            capture_output=True,
-            text=True,
-        ).stdout
+        argv = shlex.split(made["commandLine"])
+        said = subprocess.run(argv, env=environment, capture_output=True, text=True).stdout
         assert said.startswith("600 wmj_two")
         assert "WM_JOIN_TOKEN=" not in said
         assert "WM_START=" not in said
