@@ -134,6 +134,7 @@ class AwsBatchBackend:
         if not form:
             return Refused(RefusalKind.CONFIG, f"{handle!r} is no job of AWS Batch")
         reason = f"ended by the worker manager {self._context.manager}, pool {self._context.pool}"
+        self._jobs.touched(handle)
         try:
             self._account.once("batch").terminate_job(jobId=handle, reason=reason)
         except self._account.errors as failed:

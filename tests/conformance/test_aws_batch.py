@@ -51,6 +51,7 @@ ORDERS: Mapping[Wanted, tuple[str, What, int]] = {
 FATES: Mapping[Wanted, Fate] = {
     Wanted.SLOW_BOOT: Fate(stays="RUNNABLE"),
     Wanted.DIES_AT_BOOT: Fate(dies="CannotPullContainerError: pull access denied for nonesuch"),
+    Wanted.DIES_WITH_A_PAGE: Fate(dies="CannotPullContainerError: " + "no such image " * 10**6),
     Wanted.STRANGE_STATE: Fate(state="HIBERNATING"),
     Wanted.VANISHES: Fate(vanishes=True),
 }

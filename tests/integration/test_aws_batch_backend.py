@@ -115,6 +115,9 @@ def test_a_thousand_workers_cost_a_handful_of_calls(aws: BatchStandIn) -> None:
     assert aws.calls["batch", "listjobs"] == 1
     assert aws.calls["batch", "describejobs"] == 10, "a hundred to a call, which is the most that Batch takes"
     aws.calls.clear()
+    assert mine.list() == listing
+    assert dict(aws.calls) == {("batch", "listjobs"): 1}, "nothing has moved, so nothing is described again"
+    aws.calls.clear()
     for handle in handles[:50]:
         assert mine.terminate(handle, force=False) == Accepted()
     assert aws.count("batch") == 50
@@ -356,7 +359,7 @@ def test_children_that_cannot_be_described_make_a_listing_incomplete(aws: BatchS
     launched(mine, submission(2, 2))
     until(lambda: {one.phase for one in mine.list().seen} == {WorkerPhase.RUNNING}, "all to run")
     aws.order(Fault("batch", "DescribeJobs", Garbage(), times=1))
-    listing = mine.list()
+    listing = backend(aws).list()
     assert not listing.complete
     assert [one.submission for one in listing.seen] == ["main-000001"]
 

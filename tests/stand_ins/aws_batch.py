@@ -16,6 +16,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +114,8 @@ class LocalJob(models.Job):
         if self.started_ms:
             shown["startedAt"] = self.started_ms
         if self.is_array:
-            shown["arrayProperties"] = {"size": self.array_properties["size"]}
+            counts = Counter(child.status for child in self._child_jobs or ())
+            shown["arrayProperties"] = {"size": self.array_properties["size"], "statusSummary": dict(counts)}
             if self.status in _OVER:
                 shown["stoppedAt"] = max(child.stopped_ms or 0 for child in self._child_jobs or ())
         elif "index" in self.array_properties:
@@ -135,10 +137,11 @@ class LocalJob(models.Job):
 
     def describe(self) -> dict[str, Any]:
         shown = self.describe_short()
-        container = shown["container"] | {"environment": self.environment_asked()}
+        definition = self.job_definition.container_properties or {}
+        container = shown["container"] | {"environment": self.environment_asked(), "command": definition["command"]}
         if self.log_stream_name:
             container["logStreamName"] = self.log_stream_name
-        if logging := (self.job_definition.container_properties or {}).get("logConfiguration"):
+        if logging := definition.get("logConfiguration"):
             container["logConfiguration"] = logging
         shown["container"] = container
         shown["jobQueue"] = self.job_queue.arn

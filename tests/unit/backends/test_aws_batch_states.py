@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from backends.aws_batch.listing import Job, Unreadable, job_in, seen
+from backends.aws_batch.jobs import Job, Unreadable, job_in, seen
 from backends.aws_batch.states import ENDED, LIVE, PHASES, kind_of, phase_of
 from backends.base import RefusalKind, WorkerPhase
 
@@ -131,6 +131,7 @@ def test_a_child_is_no_array() -> None:
         row(startedAt="now"),
         row(container={"exitCode": "0"}),
         row(attempts=7),
+        row(arrayProperties={"statusSummary": {"RUNNING": "1"}}),
     ],
     ids=repr,
 )
@@ -141,4 +142,4 @@ def test_a_row_that_is_none_is_unreadable(strange: Any) -> None:
 
 def test_fields_that_are_not_there_are_no_reason_to_fail() -> None:
     made = job_in({"jobId": ID, "jobName": "n", "status": None, "container": None, "attempts": [None]})
-    assert made == Job(ID, "n", "", 0, "", 0, None, None, None, False)
+    assert made == Job(ID, "n", "", 0, "", 0, None, None, None, False, {})
