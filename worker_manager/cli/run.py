@@ -8,7 +8,7 @@ import click
 from worker.protocol import format_bytes, format_cpus, format_duration
 from worker_manager.cli.lazy import LazyGroup, OurCommand, given, option_of, shape_options, with_connection, with_mode
 from worker_manager.cli.world import Invocation, takes_invocation
-from worker_manager.config.flags import CONNECTION, GLOBAL, SHAPE, Flag
+from worker_manager.config.flags import CONNECTION, GLOBAL, SHAPE, UNUSED_OF, Flag, notes_for
 from worker_manager.config.layers import SinglePool, raw_value
 
 _MODE = ("once", "dry_run", "detailed_exitcode")
@@ -54,12 +54,17 @@ def pool_command(
     declared = [_option(option) for option in registry.load(backend).options if option.name not in shaped]
     about_run = [option_of(flag, hidden=True) for flag in CONNECTION]
     about_run += [click.Option([f"--{name.replace('_', '-')}", name], is_flag=True, hidden=True) for name in _MODE]
+    unused = [flag for flag in UNUSED_OF.get(backend, ()) if flag.key not in {option.name for option in declared}]
+    about_run += [option_of(flag, hidden=True) for flag in unused]
     name = click.Option(["--pool", "pool"], help=f"Name of the pool. [default: {backend}]")
 
     def callback(**_: Any) -> int:
         ctx = click.get_current_context()
         others = {str(option.name): ctx.params[str(option.name)] for option in more}
         told = {key: value for key, value in given(ctx).items() if key not in others}
+        for note in notes_for(told, unused):
+            ctx.obj.say(f"worker-manager: {note}")
+        told = {key: value for key, value in told.items() if key not in {flag.key for flag in unused}}
         inv = ctx.obj.plus(**{name: told.pop(name) for name in (*_MODE, *_CONNECTION_KEYS) if name in told})
         return go(inv, SinglePool(told.pop("pool", backend), backend, told), **others)
 

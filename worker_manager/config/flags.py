@@ -5,7 +5,7 @@ command line goes on working. What has no meaning here is accepted and said so (
 `--max-workers` is `WORKER_MANAGER_MAX_WORKERS`. Nothing but the standard library is imported: the help needs this.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 PREFIX = "WORKER_MANAGER_"
@@ -161,6 +161,16 @@ UNUSED: tuple[Flag, ...] = (
     _unused("worker-shared-memory-size-gb", "jobs run as plain processes, with the machine's shared memory"),
 )
 
+# What CodaLab's own backends take besides, after the backend's name.
+UNUSED_OF: Mapping[str, tuple[Flag, ...]] = {
+    "slurm": (
+        _unused("user", "the token is read from --token-file; a worker gets one of its own, good for one registration"),
+        _unused("password-file", "the token is read from --token-file"),
+        _unused("exit-after-num-failed", "after ten failed starts one is tried at a time (limits: breaker-after)"),
+    ),
+    "kubernetes": (_unused("bundle-runtime", "jobs run as plain processes of the worker"),),
+}
+
 GLOBAL: tuple[Flag, ...] = (*CONNECTION, *POOL, *MANAGER, *UNUSED)
 
 
@@ -180,8 +190,8 @@ SHAPE: tuple[Flag, ...] = (
 )
 
 
-def notes_for(given: Mapping[str, object]) -> Iterator[str]:
+def notes_for(given: Mapping[str, object], flags: Iterable[Flag] = UNUSED) -> Iterator[str]:
     """One line for each given option that means nothing here."""
-    for flag in UNUSED:
+    for flag in flags:
         if flag.key in given:
             yield f"--{flag.name} has no effect here: {flag.note}"

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import click
 import pytest
 
 from tests.unit.cli.house import House
-from worker_manager.cli.main import spread_words
+from worker_manager.cli.main import cli, spread_words
 from worker_manager.cli.run import codalab_form
 from worker_manager.cli.world import Invocation, World
 from worker_manager.config.flags import UNUSED
@@ -103,3 +104,31 @@ def test_max_below_min_is_an_error_as_it_was() -> None:
         "worker-manager: --min-workers: min-workers is 5 and max-workers is 2: "
         "write a min-workers of at most 2, or a max-workers of at least 5\n"
     )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "aws-batch --region eu-west-1 --job-definition-name n --user root --job-queue q --job-filter ^x --cpus 4",
+        "azure-batch --account-name a --account-key env:KEY --service-url https://a.example --log-container-url "
+        "https://l.example/logs --job-id j --user root --memory-mb 4096",
+        "kubernetes --cluster-host https://c.example --auth-token env:TOKEN --cert-path /etc/ca --cert env:TOKEN "
+        "--bundle-runtime kubernetes --nfs-volume-name nfs --gpus 1",
+        "slurm-batch --partition p --job-name n --nodelist a --exclude b --gpu-type t --constraint c --time 10-0 "
+        "--user u --password-file f --slurm-work-dir scratch --exit-after-num-failed 3 --account a --dry-run",
+    ],
+)
+def test_every_option_of_codalabs_subcommands_is_an_option_here(line: str) -> None:
+    """Whether all of them together make sense is for the backend to say."""
+    name, *words = line.split()
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    command.make_context(name, words, click.Context(cli, obj=World(environment={})))
+
+
+def test_what_means_nothing_for_a_backend_is_said() -> None:
+    done = House().run("render", "slurm-batch", "--partition", "p", "--user", "u", "--exit-after-num-failed", "3")
+    assert done.code == 0, done
+    assert "--user has no effect here: the token is read from --token-file" in done.stderr
+    assert "--exit-after-num-failed has no effect here: after ten failed starts" in done.stderr
+    assert "--user" not in done.stdout
