@@ -15,6 +15,7 @@ NEEDED = {
     "slurmd": ("slurmd", "a real Slurm cluster"),
     "slurmdbd": ("slurmdbd", "Slurm's accounting"),
     "mariadbd": ("mariadb-server", "Slurm's accounting"),
+    "dockerd": ("docker.io", "the container images"),
     "ssh": ("openssh-client", "workers on hosts"),
     "sshd": ("openssh-server", "workers on hosts"),
     "strace": ("strace", "crash points and failing system calls"),
