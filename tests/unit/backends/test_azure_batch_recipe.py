@@ -38,7 +38,7 @@ EVERYTHING = replace(
     LOGS,
     image="python:3.12",
     run_options="--shm-size 1g",
-    registry_server="r.azurecr.io",
+    registry_server="registry.example",
     registry_identity="/subscriptions/1/i",
     mounts=("/mnt/cache",),
     slots=2,
