@@ -92,6 +92,7 @@ def user_data(submission: Submission, group: str, region: str, machine: Machine)
         *_write("$WM_HOME/run.sh", run),
         *([finding()] if machine.tmp_device or machine.docker_device else []),
         *_volumes(machine, region),
+        *([f"mkdir -p -- {shlex.quote(submission.work_dir)}"] if submission.work_dir else []),
         *_boot_lines(machine.boot),
         "if [ -d /run/systemd/system ]; then",
         *_write("/etc/systemd/system/worker-manager.service", service),
