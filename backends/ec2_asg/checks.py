@@ -13,7 +13,7 @@ from worker.protocol import Shape
 
 MIB = 2**20
 NEEDED = ("Launch", "Terminate")  # processes of the group that must not be suspended
-HARMFUL = ("AlarmNotification", "ScheduledActions", "AZRebalance", "ReplaceUnhealthy")  # that had better be
+OWN_ACCORD = ("AZRebalance", "ReplaceUnhealthy")  # that had better be
 
 
 def findings(cloud: Cloud, queue: Queue, options: Mapping[str, Any], context: Context) -> tuple[Finding, ...]:
@@ -27,7 +27,7 @@ def findings(cloud: Cloud, queue: Queue, options: Mapping[str, Any], context: Co
     found = [who, *of_size(group, context.max_workers), *of_settings(group)]
     found += [Looked(cloud, group).policies(), Looked(cloud, group).schedules()]
     found += Looked(cloud, group).queue(queue)
-    found += Looked(cloud, group).template(options["launch-template"], context.shape)
+    found += Looked(cloud, group).template(options["launch-template"], options["instance-role"], context.shape)
     return tuple(found)
 
 
@@ -65,7 +65,7 @@ def of_settings(group: Group) -> Iterable[Finding]:
     if stopped := sorted(group.suspended.intersection(NEEDED)):
         mend = f"aws autoscaling resume-processes {name} --scaling-processes {' '.join(stopped)}"
         yield Finding("group processes", Severity.ERROR, f"{', '.join(stopped)} suspended", mend)
-    if active := [process for process in HARMFUL[2:] if process not in group.suspended]:
+    if active := [process for process in OWN_ACCORD if process not in group.suspended]:
         text = f"{' and '.join(active)} active: the group may start instances that nobody asked for (they are ended)"
         mend = f"aws autoscaling suspend-processes {name} --scaling-processes {' '.join(active)}"
         yield Finding("group processes", Severity.WARNING, text, mend)
@@ -193,7 +193,17 @@ class Looked:
         else:
             yield Finding("queue", Severity.OK, queue.url)
 
-    def template(self, whose: str, shape: Shape | None) -> Iterable[Finding]:
+    def role(self, profile: str) -> Finding:
+        try:
+            role = self._cloud.role(profile)
+        except Unread as unread:
+            text = clipped(f"it cannot be found out ({unread}), so any role of the account may stand for a worker's")
+            return Finding(
+                "instance role", Severity.WARNING, text, "allow iam:GetInstanceProfile, or set instance-role"
+            )
+        return Finding("instance role", Severity.OK, role)
+
+    def template(self, whose: str, role: str, shape: Shape | None) -> Iterable[Finding]:
         try:
             version = self._cloud.launched_with(self._group)
         except Unread as unread:
@@ -201,6 +211,8 @@ class Looked:
             yield Finding("launch template", Severity.ERROR, clipped(str(unread)), mend)
             return
         yield from of_template(self._group, version, whose)
+        if version.profile and not role:
+            yield self.role(version.profile)
         own = (version.data.get("InstanceType"),) if version.data.get("InstanceType") else ()
         if shape is None or not (types := self._group.types or own):
             return

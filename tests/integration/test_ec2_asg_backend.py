@@ -227,6 +227,14 @@ def test_why_no_machine_comes_is_shown_and_typed(aws: AsgStandIn, backend: Make)
     assert there.identity.endswith(f":workers:{there.handle}")
 
 
+def test_a_list_is_whole_without_the_groups_own_words(aws: AsgStandIn, backend: Make) -> None:
+    aws.no_capacity = "no capacity"
+    one = backend(**BY_SIZE)
+    one.launch(submission("s1"))
+    aws.order(Fault("autoscaling", "DescribeScalingActivities", Answer("AccessDenied", 403), times=2))
+    assert seen(one)["s1-0"].refusal is None
+
+
 def test_a_worker_that_still_waits_can_be_taken_back(aws: AsgStandIn, backend: Make) -> None:
     aws.no_capacity = "no capacity"
     one = backend(**BY_SIZE)
@@ -644,6 +652,11 @@ def test_doctor_looks_at_shape_queue_and_rights(aws: AsgStandIn, backend: Make) 
     aws.order(Fault("autoscaling", "DescribePolicies", Answer("AccessDenied", 403)))
     subjects = {finding.subject: finding for finding in backend().check()}
     assert subjects["scaling policies"].severity is Severity.WARNING
+    aws.order(Fault("iam", "GetInstanceProfile", Answer("AccessDenied", 403)))
+    subjects = {finding.subject: finding for finding in backend().check()}
+    assert subjects["instance role"].severity is Severity.WARNING
+    subjects = {finding.subject: finding for finding in backend().check()}
+    assert (subjects["instance role"].severity, subjects["instance role"].text) == (Severity.OK, "workers")
     aws.order(Fault("sts", "GetCallerIdentity", Answer("ExpiredToken", 403)))
     (only,) = backend().check()
     assert only.severity is Severity.ERROR

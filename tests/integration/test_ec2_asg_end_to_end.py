@@ -19,6 +19,7 @@ GROUP = "worker-manager-group"
 def aws(tmp_path: Path) -> Iterator[AsgStandIn]:
     with AsgStandIn(tmp_path / "machines") as stand_in:
         stand_in.make_group(GROUP, "main", "asg", largest=4)
+        stand_in.always_holds = True
         yield stand_in
 
 
