@@ -95,6 +95,22 @@ def test_loopback_is_enough_for_who_says_so(place: Place) -> None:
     place.run("hub", "stop")
 
 
+def test_a_hub_by_itself_listens_where_its_address_says(place: Place) -> None:
+    url = f"https://127.0.0.1:{free_port()}"
+    assert place.run("hub", "start", "--advertise-url", url).strip() == url
+    assert place.run("hub", "start", "--advertise-url", url).strip() == url
+    other = place.call("hub", "start", "--advertise-url", "https://other.example:8443")
+    assert (other.returncode, other.stdout.strip()) == (0, url)
+    assert "advertise-url would hold for a new one: hub stop, then again" in other.stderr
+    status = place.run("hub", "status")
+    assert url in status
+    assert "Workers:" in status
+    place.run("hub", "stop")
+    wrong = place.call("hub", "start", "--advertise-url", "http://login1.example:80")
+    assert wrong.returncode == 2
+    assert "tokens must not travel in plaintext" in wrong.stderr
+
+
 def test_a_hub_that_is_on_loopback_already_must_be_started_anew(place: Place) -> None:
     place.run("hub", "start")
     done = place.call("--once", "bare-node", *SMALL)

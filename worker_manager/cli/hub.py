@@ -75,13 +75,14 @@ def status(inv: Invocation, output: str, **connection: Any) -> int:
         inv.say(str(error))
         return 1
     here = None if settings.hub.server else discovery.recorded(settings.manager.state_dir)
-    told = {"url": client.url, **({"pid": here.pid} if here else {}), **info}
+    url = str(here.url if here else client.url)
+    told = {"url": url, **({"pid": here.pid} if here else {}), **info}
     if output != "text":
         show_one("Hub", told, output)
         return 0
     show_pairs(
         [
-            ("Hub", str(client.url)),
+            ("Hub", url),
             ("Pid", str(here.pid) if here else ""),
             ("State directory", "" if settings.hub.server else str(settings.manager.state_dir)),
             ("Version", f"{info.get('version')}, protocol {info.get('protocol')}"),
