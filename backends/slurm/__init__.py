@@ -102,10 +102,10 @@ class SlurmBackend:
 
     def list(self) -> Listing:
         try:
+            recorded = self._past.recorded()
             jobs = queue.parse_squeue(self._client.read(queue.squeue(os.getuid())))
-        except (Unanswered, queue.Garbage) as failed:
+        except (Unanswered, queue.Garbage, OSError) as failed:
             raise ListFailed(clipped(str(failed))) from failed
-        recorded = self._work_dir.submissions()
         ours = [(job, name) for job in jobs if (name := queue.submission_if_ours(job, self._owner, recorded))]
         ours += self._past.add_forgotten(ours, recorded)
         self._jobs = {job.id: (job, name) for job, name in ours}

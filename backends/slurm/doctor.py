@@ -12,7 +12,7 @@ from backends.base import Context, Finding, Severity, clipped
 from backends.slurm import states
 from backends.slurm.client import Client, Unanswered
 from backends.slurm.folders import WorkDir
-from backends.slurm.recipe import MIB, resources
+from backends.slurm.recipe import MAX_BATCH, MIB, resources
 from backends.slurm.settings import SlurmSettings, minutes_of, time_text
 from worker.protocol import Shape, format_bytes
 
@@ -53,7 +53,7 @@ def findings(client: Client, settings: SlurmSettings, work_dir: WorkDir, context
         return
     yield Finding("controller", Severity.OK, "answers")
     yield from partition_findings(settings, nodes, context.shape)
-    yield from array_findings(client)
+    yield from array_findings(client, context.max_workers)
     yield dry_run(client, settings, context.shape)
 
 
@@ -123,17 +123,16 @@ def _amounts(cpus: int, memory: int, gpus: int, kind: str) -> str:
     return f"{cpus} CPUs, {format_bytes(memory)}, {gpus}{' ' if kind else ''}{kind} GPUs"
 
 
-def array_findings(client: Client) -> Iterator[Finding]:
-    """Workers are submitted as arrays of up to a thousand."""
+def array_findings(client: Client, max_workers: int | None) -> Iterator[Finding]:
+    """Workers are submitted as arrays, and a larger one than the cluster takes is refused whole."""
     try:
         found = re.search(r"MaxArraySize\s*=\s*(\d+)", client.read(["scontrol", "show", "config"]))
     except Unanswered:
         return
-    if found and int(found[1]) < 2:
-        text = "the cluster takes no job arrays, so each worker is submitted by itself"
-        yield Finding(
-            "arrays", Severity.WARNING, text, "set MaxArraySize in slurm.conf, or step-up: 1 in the pool's limits"
-        )
+    most = max(1, int(found[1])) if found else MAX_BATCH
+    if most < min(MAX_BATCH, max_workers or MAX_BATCH):
+        text = f"the cluster takes arrays of {most} workers at most, and refuses larger ones"
+        yield Finding("arrays", Severity.WARNING, text, f"limits: {{step-up: {most}}} in the pool")
 
 
 def dry_run(client: Client, settings: SlurmSettings, shape: Shape | None) -> Finding:

@@ -22,7 +22,7 @@ from typing import Any
 from backends.slurm.names import is_submission
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class SubmissionFolder:
     path: Path
 
@@ -37,6 +37,14 @@ class SubmissionFolder:
     @property
     def token_folder(self) -> Path:
         return self.path / "tokens"
+
+    @property
+    def changed(self) -> float:
+        """When, in seconds since 1970; 0 when it is gone."""
+        try:
+            return self.path.stat().st_mtime
+        except OSError:
+            return 0.0
 
     def log(self, index: int) -> Path:
         return self.path / f"worker-{index}.log"
@@ -129,7 +137,7 @@ class WorkDir:
 
     def remove_old(self, over: Iterable[SubmissionFolder], before_s: float, keep: int, most: int = 8) -> int:
         """Of those that are over: the ones that are too old, or too many. A few at a time, so that it stays quick."""
-        dated = sorted((_changed(folder.path), folder.submission, folder) for folder in over)
+        dated = sorted((folder.changed, folder.submission, folder) for folder in over)
         too_many = len(dated) - keep
         old = [folder for rank, (at, _, folder) in enumerate(dated) if rank < too_many or at < before_s]
         for folder in old[:most]:
@@ -140,13 +148,6 @@ class WorkDir:
 def _safe(name: str) -> str:
     """A folder's name from any text; two texts never give the same."""
     return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else f"={ord(c):x}=" for c in name) or "="
-
-
-def _changed(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
 
 
 def _write(path: Path, text: str) -> None:

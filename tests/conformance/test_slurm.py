@@ -59,7 +59,11 @@ _FAULTS = {
     Fault.EXPIRED: ("squeue", 'SLURM_CONF=$DEAF exec "$REAL" "$@"'),
     Fault.GARBAGE: ("squeue", "echo '<html>It works</html>'"),
 }
-_ALWAYS = {Fault.STRANGE_STATE: ("squeue", '"$REAL" "$@" | sed s/RUNNING/TELEPORTING/')}
+_TEN_MEGABYTES = "import sys; print(sys.stdin.read().replace('NonZeroExitCode', 'x' * 10**7), end='')"
+_ALWAYS = {
+    Fault.STRANGE_STATE: ("squeue", '"$REAL" "$@" | sed s/RUNNING/TELEPORTING/'),
+    Fault.DIES_WITH_A_PAGE: ("squeue", f'"$REAL" "$@" | python3 -c "{_TEN_MEGABYTES}"'),
+}
 _FROZEN = (Fault.LAUNCH_HANGS, Fault.LIST_HANGS, Fault.END_HANGS)
 _numbers = count(1)
 
@@ -105,6 +109,7 @@ class SlurmAdopter(Adopter):
             self.cluster.wrap_once(program, names + script)
         elif fault in _ALWAYS:
             self.cluster.wrap(*_ALWAYS[fault])
+            self.dies = fault is Fault.DIES_WITH_A_PAGE
         elif fault in _FROZEN:
             self.cluster.freeze()
         elif fault is Fault.SLOW_BOOT:

@@ -24,7 +24,7 @@ def place(tmp_path: Path, cluster: SlurmCluster) -> Iterator[Place]:
         yield place
         cluster.thaw()
         cluster.run("scontrol", "update", "partitionname=cpu", "state=up")
-        cluster.run("scancel", "--user=root", check=False)
+        cluster.run("scancel", f"--user={cluster.user}", check=False)
 
 
 def loopback() -> tuple[str, str]:

@@ -210,7 +210,7 @@ def test_a_reservation_lets_only_those_start_who_take_less_time(cluster: SlurmCl
     site = here(cluster)
     cluster.run(
         *("scontrol", "create", "reservation", "reservationname=maint", "starttime=now+10minutes", "duration=60"),
-        *("flags=maint,ignore_jobs", "nodes=n3", "users=root"),
+        *("flags=maint,ignore_jobs", "nodes=n3", f"users={cluster.user}"),
     )
     try:
         backend = site.backend(nodelist="n3")
@@ -379,7 +379,7 @@ def quota_is_told(site: Site, cluster: SlurmCluster) -> None:
     """Limits of accounting: one that lets a job wait, one that refuses it."""
     for words in (
         ("add", "qos", "tiny", "maxjobspu=1", "maxsubmitjobspu=2"),
-        ("modify", "user", "root", "set", "qos+=tiny"),
+        ("modify", "user", cluster.user, "set", "qos+=tiny"),
     ):
         cluster.run("sacctmgr", "-i", *words)
     backend = site.backend(qos="tiny")

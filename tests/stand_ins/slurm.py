@@ -156,6 +156,10 @@ class SlurmCluster:
     # ------------------------------------------------ use
 
     @property
+    def user(self) -> str:
+        return _user_name()
+
+    @property
     def conf(self) -> Path:
         return self.root / "slurm.conf"
 
