@@ -127,8 +127,9 @@ class State:
 
 
 def _hosts(found: Mapping[str, Any]) -> dict[str, Known]:
-    hosts = {}
-    for key, known in found.get("hosts", {}).items():
+    hosts: dict[str, Known] = {}
+    listed = found.get("hosts")
+    for key, known in listed.items() if isinstance(listed, dict) else ():
         with suppress(KeyError, TypeError, ValueError):  # one that is spoilt is found out again
             aside = known["aside"]
             held = Aside(**{**aside, "kind": RefusalKind(aside["kind"])}) if aside else None

@@ -44,7 +44,7 @@ garbage) cat >/dev/null; echo '<html>'; printf 'wm-\\377\\n'; exit 0 ;;
 flood) cat >/dev/null; exec head -c 10000000 /dev/zero ;;
 noise) echo 'Welcome to {name}!'; echo 'wm-0123456789abcdef {{"answer": {{}}}}'; echo 'Last login: never' >&2 ;;
 slow) sleep 2 ;;
-no-python) exec 2>&1; echo 'wm-ssh: there is no Python 3.9 or newer here (looked for: python3)' >&2; exit 127 ;;
+no-python) echo 'wm-ssh: there is no Python 3.9 or newer here (looked for: python3)' >&2; exit 127 ;;
 esac
 exec /bin/sh -c "$SSH_ORIGINAL_COMMAND"
 """
