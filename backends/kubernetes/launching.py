@@ -18,6 +18,7 @@ from backends.kubernetes.api import Api, NoAccess, NoAnswer
 from backends.kubernetes.settings import Settings
 
 BATCH, CORE = "apis/batch/v1", "api/v1"
+SHORTEST_S = 1.0  # less than this is not worth to be divided
 
 
 class Launching:
@@ -36,7 +37,8 @@ class Launching:
         self._submission = submission
         self._shown = shown  # each Job that was made
         self._deadline = time.monotonic() + timeout_s
-        self._share = timeout_s / 3  # of one call, so that one which hangs leaves time for what must follow it
+        # Of one call, so that one which hangs leaves time for what must follow it.
+        self._share = max(timeout_s / 3, min(timeout_s, SHORTEST_S))
         self._made: dict[str, str] = {}
         self._there: dict[str, str] = {}
         self._doubt = ""

@@ -1,30 +1,18 @@
 """The Kubernetes backend passes the suite, against the stand-in cluster: real HTTP, containers as real processes."""
 
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from backends import registry
 from backends.base import Backend, Context
-from backends.kubernetes import CAPABILITIES, names
-from tests.conformance.adopter import Adopter, Behaviour, Fault
+from tests.conformance.adopter import Adopter, Fault
+from tests.conformance.kubernetes_pods import PodAdopter, proc
 from tests.conformance.suite import Conformance
 from tests.stand_ins import kubernetes
 from tests.stand_ins.kubernetes import Cluster, Say
 from worker_manager.clock import SystemClock
-
-_NAME = "conformance-worker"
-
-# $1 what it says, $2 its exit status or nothing, $3 deaf or nothing. It speaks when it is ready for a signal.
-_SCRIPT = """
-if [ "$3" = deaf ]; then trap '' TERM; else trap 'kill -KILL $!; exit 0' TERM; fi
-[ -z "$1" ] || printf '%s\\n' "$1"
-[ -z "$2" ] || exit "$2"
-sleep 600 &
-wait
-"""
 
 _OF_CALLS = {
     Fault.THROTTLED: ("create", "jobs", Say(429, "TooManyRequests", "too many requests", Retry_After="7")),
@@ -42,29 +30,30 @@ _OF_CALLS = {
     Fault.GARBAGE: ("list", "pods", "garbage"),
     Fault.PAGE_LOST: ("list", "jobs", Say(410, "Expired", "The provided continue parameter is too old")),
 }
-_OF_WORKERS = {Fault.SLOW_BOOT, Fault.DIES_AT_BOOT, Fault.STRANGE_STATE, Fault.VANISHES}
+_OF_WORKERS = {
+    Fault.SLOW_BOOT,
+    Fault.DIES_AT_BOOT,
+    Fault.DIES_WITH_A_PAGE,
+    Fault.STRANGE_STATE,
+    Fault.VANISHES,
+}
 
 
-class KubernetesAdopter(Adopter):
+class KubernetesAdopter(PodAdopter):
     """`watch` and small pages do not go together with faults of the list: those are for the list alone."""
 
     def __init__(self, root: Path, watch: bool) -> None:
         of_lists = {fault for fault, (verb, _, _) in _OF_CALLS.items() if verb == "list"}
         faults = _OF_WORKERS | set(_OF_CALLS) - (of_lists if watch else set())
-        super().__init__(CAPABILITIES, frozenset(faults))
+        super().__init__(faults)
         self.cluster = Cluster(root)
         self.watch = watch
-        self.dies = False
 
     def backend(self, manager: str = "wm-a", pool: str = "pool", call_timeout_s: float | None = None) -> Backend:
         options = {"cluster-host": self.cluster.url, "watch": self.watch, "page-size": 1000 if self.watch else 2}
-        context = Context(manager, pool, "/nonexistent", SystemClock().now_ms, call_timeout_s or 30.0)
+        # Every request is a real one: on a loaded machine the first may take longer than the suite's shortest time.
+        context = Context(manager, pool, "/nonexistent", SystemClock().now_ms, max(2.0, call_timeout_s or 30.0))
         return registry.create("k8s", options, context)
-
-    def command(self, behaviour: Behaviour) -> tuple[str, ...]:
-        exits = "9" if self.dies else "" if behaviour.exits is None else str(behaviour.exits)
-        self.dies = False
-        return ("/bin/sh", "-c", _SCRIPT, _NAME, behaviour.says, exits, "deaf" if behaviour.deaf else "")
 
     def inject(self, fault: Fault) -> None:
         if fault is Fault.DIES_AT_BOOT:
@@ -73,6 +62,8 @@ class KubernetesAdopter(Adopter):
             self.cluster.node.unschedulable = True
         elif fault is Fault.STRANGE_STATE:
             self.cluster.node.strange = 1
+        elif fault is Fault.DIES_WITH_A_PAGE:
+            self.cluster.node.evicting = "the node was low on disk " * 400_000
         elif fault is Fault.VANISHES:
             self.cluster.node.vanishing = 1
         else:
@@ -87,54 +78,17 @@ class KubernetesAdopter(Adopter):
     def close(self) -> None:
         self.cluster.close()
 
-    # ------------------------------------------------ through the stand-in's node, and /proc
+    # ------------------------------------------------ what can be seen from outside
 
-    def alive(self, handle: str) -> bool:
-        return bool(self._processes(handle))
-
-    def token(self, handle: str) -> str:
-        path = Path(self.environment(handle)["WM_JOIN_TOKEN_FILE"])
-        assert path.stat().st_mode & 0o777 == 0o400
-        assert [other.name for other in path.parent.iterdir()] == [path.name], "the tokens of others"
-        return path.read_text()
-
-    def environment(self, handle: str) -> Mapping[str, str]:
-        words = _proc(self._worker(handle), "environ").decode().split("\0")
-        return dict(word.split("=", 1) for word in words if word)
-
-    def argv(self, handle: str) -> tuple[str, ...]:
-        return tuple(_proc(self._worker(handle), "cmdline").decode().split("\0")[:-1])
+    def pods(self, job: str) -> list[str]:
+        known = [pod["metadata"]["uid"] for pod in self.cluster.store.select("pods", f"controller-uid={job}")]
+        return known or [folder.name for folder in (self.cluster.node.root / "pods").glob("*")]
 
     def exposed(self, handle: str) -> str:
         """Command lines and environments on the node; Job, pod and events of the cluster."""
-        of_processes = b"".join(_proc(pid, "cmdline") + _proc(pid, "environ") for pid in self._processes(handle))
+        of_processes = b"".join(proc(pid, "cmdline") + proc(pid, "environ") for pid in self.processes(handle))
         store = self.cluster.store
         return of_processes.decode() + repr([store.select(kind) for kind in ("jobs", "pods", "events")])
-
-    def _processes(self, handle: str) -> list[int]:
-        job = names.handle(handle)
-        assert job is not None
-        pods = self.cluster.store.select("pods", f"controller-uid={job.uid}")
-        gone = [pod.name for pod in (self.cluster.node.root / "pods").glob("*")] if not pods else []
-        return [
-            pid for uid in [pod["metadata"]["uid"] for pod in pods] + gone for pid in self.cluster.node.processes(uid)
-        ]
-
-    def _worker(self, handle: str) -> int:
-        """The script before it has another command line, and becomes the worker."""
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            for pid in self._processes(handle):
-                if _proc(pid, "cmdline").split(b"\0")[3:4] == [_NAME.encode()] and _proc(pid, "environ"):
-                    return pid
-        raise AssertionError(f"{handle} did not start")
-
-
-def _proc(pid: int, name: str) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/{name}").read_bytes()
-    except OSError:
-        return b""
 
 
 class TestKubernetes(Conformance):

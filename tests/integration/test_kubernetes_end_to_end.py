@@ -9,6 +9,7 @@ import pytest
 
 from tests.place import Place, a_place, until
 from tests.stand_ins.kubernetes import Cluster
+from tests.stand_ins.kubernetes_node import processes_of
 
 QUICK = ("--min-workers", "0", "--max-workers", "2", "--min-seconds-between-workers", "0", "--stabilise-seconds", "0")
 
@@ -99,7 +100,7 @@ def test_a_busy_worker_that_is_deleted_by_force_is_deleted_in_the_cluster(place:
     uid = cluster.pod_of(worker)["metadata"]["uid"]
     place.run("freeze", "pool", "kubernetes", "--for", "1h")
     place.run("delete", "worker", worker, "--force", "--grace-period", "1s")
-    until(lambda: not cluster.node.processes(uid), "every process of the pod to be gone")
+    until(lambda: not processes_of(uid), "every process of the pod to be gone")
     until(lambda: place.job(job)["state"] == "queued", "its job to go back")
     assert place.end(manager) == 143
     place.run("down", "--now")

@@ -38,6 +38,7 @@ class Node:
         self.pod_quota: int | None = None
         self.admission: Callable[[Thing], str] = lambda _pod: ""  # why a pod may not be made
         self.strange = 0  # of so many of the next pods the phase is in no table
+        self.evicting = ""  # with these words the next pod is put out as soon as it runs
         self.vanishing = 0  # so many of the next Jobs leave without a trace
         self._names = itertools.count(1)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}  # by the pod's UID
@@ -70,6 +71,9 @@ class Node:
             job["status"] |= {"active": 1, "ready": 0}
             self.store.update("jobs", job)
             self.schedule(pod)
+            if self.evicting:
+                self.evict(pod, self.evicting)
+                self.evicting = ""
             if self.vanishing:
                 self.vanishing -= 1
                 self._kill(pod["metadata"]["uid"])
@@ -167,7 +171,7 @@ class Node:
                 items = volume["secret"].get("items") or ()
                 if secret is None or any(item["key"] not in secret["data"] for item in items):
                     return None
-                _project(place, secret["data"], items, volume["secret"].get("defaultMode", 0o644))
+                project(place, secret["data"], items, volume["secret"].get("defaultMode", 0o644))
             elif "hostPath" in volume:
                 place = Path(volume["hostPath"]["path"])
             elif "persistentVolumeClaim" in volume or "nfs" in volume:
@@ -318,17 +322,6 @@ class Node:
         except OSError:
             return b""
 
-    def processes(self, uid: str) -> list[int]:
-        """Everything that was started in it, by what they were started with."""
-        mark = f"{MARK}={uid}".encode()
-        found = []
-        for entry in Path("/proc").iterdir():
-            with contextlib.suppress(OSError, ValueError):
-                pid = int(entry.name)
-                if mark in (entry / "environ").read_bytes().split(b"\0"):
-                    found.append(pid)
-        return found
-
     def _kill(self, uid: str) -> None:
         process = self._processes.get(uid)
         if process is not None:
@@ -337,7 +330,7 @@ class Node:
     def _kill_all(self, uid: str, process: "subprocess.Popen[bytes]") -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-        while left := self.processes(uid):
+        while left := processes_of(uid):
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -415,6 +408,18 @@ class Node:
         os.close(self._wake_in)
 
 
+def processes_of(uid: str) -> list[int]:
+    """Everything that was started in the pod, by what they were started with."""
+    mark = f"{MARK}={uid}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(entry.name)
+            if mark in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(pid)
+    return found
+
+
 def expanded(text: str, variables: dict[str, str]) -> str:
     """As the kubelet reads a command: `$(NAME)` of a variable that there is, `$$` for a dollar, the rest as it is."""
 
@@ -425,7 +430,7 @@ def expanded(text: str, variables: dict[str, str]) -> str:
     return re.sub(r"\$\$|\$\(([^)]*)\)", one, text)
 
 
-def _project(place: Path, data: dict[str, str], items: Any, mode: int) -> None:
+def project(place: Path, data: dict[str, str], items: Any, mode: int) -> None:
     place.mkdir(parents=True, exist_ok=True, mode=0o700)
     place.chmod(0o700)
     for item in items or [{"key": key, "path": key} for key in data]:

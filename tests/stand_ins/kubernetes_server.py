@@ -70,6 +70,9 @@ class Server:
             f"--bind-address={local}",
             f"--cert-dir={folder / 'certificates-2'}",
             "--resource-quota-sync-period=1s",
+            "--kube-api-qps=1000",
+            "--kube-api-burst=2000",
+            "--concurrent-gc-syncs=50",
             GATES,
         )
 
