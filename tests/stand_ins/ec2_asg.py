@@ -32,6 +32,7 @@ from moto.autoscaling.models import autoscaling_backends
 from moto.core.types import Base64EncodedString
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.instances import StateReason
+from moto.ec2.utils import EC2_PREFIX_TO_RESOURCE, get_prefix
 from moto.moto_api._internal.models import moto_api_backend
 
 from backends.local import processes
@@ -205,6 +206,7 @@ class AsgStandIn(AwsStandIn):
         """With everything that `doctor` wants to see."""
         with self._making:
             profile = self._instance_profile()
+            _look_tags_up(self.ec2)
         data = {
             "ImageId": _IMAGE,
             "InstanceType": "m5.large",
@@ -561,6 +563,22 @@ class AsgStandIn(AwsStandIn):
     def _is_terminated(self, instance: str) -> None:
         state = self.ec2.get_instance(instance)._state
         state.name, state.code = "terminated", 48
+
+
+def _look_tags_up(ec2: Any) -> None:
+    """moto looks through every tag there is for those of one instance."""
+    slowly = type(ec2).describe_tags
+
+    def describe_tags(filters: Mapping[str, list[str]] | None = None) -> list[dict[str, str]]:
+        if not filters or filters.keys() != {"resource-id"} or any("*" in id for id in filters["resource-id"]):
+            return list(slowly(ec2, filters))
+        return [
+            {"resource_id": id, "key": key, "value": value, "resource_type": EC2_PREFIX_TO_RESOURCE[get_prefix(id)]}
+            for id in filters["resource-id"]
+            for key, value in list(ec2.tags.get(id, {}).items())
+        ]
+
+    ec2.describe_tags = describe_tags
 
 
 def _xml(start: StartResponse, status: str, text: str) -> Iterable[bytes]:
