@@ -114,7 +114,11 @@ class SlurmBackend:
     # ------------------------------------------------ terminate
 
     def terminate(self, handle: str, force: bool) -> EndOutcome:
-        """Only what is listed as ours is touched: a number alone could be anybody's job."""
+        """Only what is listed as ours is touched: a number alone could be anybody's job.
+
+        A signal of its own, which leaves the worker all the time it needs, is only for one that certainly runs: Slurm
+        calls a job running before its script is, and loses a signal that comes too early, or to a job that is stopped.
+        All others are cancelled: TERM, and a KILL some seconds later (Slurm's KillWait)."""
         if handle not in self._jobs:
             try:
                 self.list()
@@ -123,9 +127,9 @@ class SlurmBackend:
         job, submission = self._jobs.get(handle, (None, ""))
         if job is None or job.is_over:
             return Accepted()
-        if force or job.state != "RUNNING":  # what has no process, or a stopped one, hears no signal
-            return self._cancel(handle)
         folder = self._work_dir.folder(submission)
+        if force or job.state != "RUNNING" or not folder.has_spoken(job.index):
+            return self._cancel(handle)
         if folder.asked(job.index):  # a second TERM would mean: drop everything now
             return Accepted()
         outcome = self._cancel("--batch", "--signal=TERM", handle)

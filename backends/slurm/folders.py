@@ -91,6 +91,13 @@ class SubmissionFolder:
     def drop_tokens(self) -> None:
         shutil.rmtree(self.token_folder, ignore_errors=True)
 
+    def has_spoken(self, index: int) -> bool:
+        """It has written something, so it runs."""
+        try:
+            return self.log(index).stat().st_size > 0
+        except OSError:
+            return False
+
     def asked(self, index: int) -> bool:
         return (self.path / "asked" / str(index)).exists()
 

@@ -561,3 +561,18 @@ def test_doctor_minds_a_work_dir_that_others_can_read(cluster: SlurmCluster, her
     (own,) = site.work_dir.glob("*/*")
     own.chmod(0o755)
     assert subjects(backend.check(), Severity.ERROR) == ["slurm-work-dir"]
+
+
+def test_a_worker_that_slurm_calls_running_before_it_is_can_be_ended(here: Here) -> None:
+    """A signal to it would be lost, and it would never hear that it should go."""
+    with a_cluster(nodes=1, further=["Prolog={root}/prolog"]) as cluster:
+        prolog = cluster.root / "prolog"
+        prolog.write_text("#!/bin/sh\nwhile [ ! -e $0.go ]; do sleep 0.1; done\n")
+        prolog.chmod(0o755)
+        site = here(cluster)
+        backend = site.backend()
+        one = site.start(backend)
+        assert isinstance(backend.terminate(one.handle, force=False), Accepted)
+        (cluster.root / "prolog.go").touch()
+        site.reaches(backend, one.submission, WorkerPhase.ENDED)
+        assert backend.logs(one.handle, 100) == ""

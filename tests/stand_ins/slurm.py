@@ -80,7 +80,7 @@ def needed() -> None:
 class SlurmCluster:
     root: Path
     nodes: int = 4
-    further: Sequence[str] = ()  # lines for slurm.conf
+    further: Sequence[str] = ()  # lines for slurm.conf; {root} is its folder
     settings: Mapping[str, str] = field(default_factory=dict)  # that replace lines of it
     max_job_count: int = 20_000
     accounting: Accounting | None = None
@@ -120,6 +120,7 @@ class SlurmCluster:
             last_cpu=max(1, self.nodes - 1),
             further="\n".join([f"MaxJobCount={self.max_job_count}", *self.further, *accounts]),
         )
+        text = text.replace("{root}", str(self.root))
         for name, value in self.settings.items():
             text = re.sub(rf"(?m)^{name}=.*$", f"{name}={value}", text)
         self.conf.write_text(text)
