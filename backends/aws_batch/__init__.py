@@ -12,7 +12,8 @@ from typing import Any
 
 from backends.aws import Account, error_code, refused_or_unknown
 from backends.aws_batch import check, logs, recipe
-from backends.aws_batch.listing import Jobs
+from backends.aws_batch.listing import AllJobs
+from backends.aws_batch.queues import Queues
 from backends.aws_batch.settings import OPTIONS, Settings, settings
 from backends.aws_batch.states import ENDED, kind_of
 from backends.aws_batch.waiting import Waiting
@@ -50,7 +51,8 @@ class AwsBatchBackend:
         self._context = context
         # Looking the definition up and submitting are two calls of one launch, and share its time.
         self._account = Account(options, context.call_timeout_s / 2)
-        self._jobs = Jobs(self._account, context, self._settings.queue, self._settings.keep_ended_ms)
+        queues = Queues(context.state_dir, self._settings.queue)
+        self._jobs = AllJobs(self._account, context, queues, self._settings.keep_ended_ms)
         self._waiting = Waiting(self._account, self._settings.queue, context.now_ms)
         self._definitions: dict[str, str] = {}  # name → name:revision, registered for certain
 

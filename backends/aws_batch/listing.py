@@ -9,15 +9,21 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from backends.aws import Account
+from backends.aws import Account, error_code
 from backends.aws_batch.arrays import Arrays, TooLate, in_time
 from backends.aws_batch.jobs import Job, Unreadable, job_in, seen
+from backends.aws_batch.queues import Queues
 from backends.aws_batch.recipe import prefix, submission_in
 from backends.aws_batch.states import ENDED, LIVE
-from backends.base import Context, ListFailed, Listing, clipped
+from backends.base import Context, ListFailed, Listing, WorkerPhase, clipped
 
 PAGES_BY_NAME = 2
 MOST_PAGES = 1000
+SETTLED_MS = 180_000  # later, nothing that was launched before the queue was changed appears any more
+
+
+class QueueGone(ListFailed):
+    """There is no such queue."""
 
 
 class Jobs:
@@ -44,7 +50,6 @@ class Jobs:
         return Listing((*plain, *children), complete)
 
     def touched(self, handle: str) -> None:
-        """Something was asked of this job."""
         self._arrays.touched(handle)
 
     def _submission(self, job: Job) -> str | None:
@@ -68,7 +73,9 @@ class Jobs:
                     return rows, False
         except self._account.errors_and(Unreadable, TooLate) as failed:
             if not rows:
-                raise ListFailed(clipped(f"the jobs of {self._queue} cannot be read: {failed}")) from failed
+                gone = error_code(failed) == "ClientException" and "exist" in str(failed)
+                text = clipped(f"the jobs of {self._queue} cannot be read: {failed}")
+                raise (QueueGone if gone else ListFailed)(text) from failed
             return rows, False
         return rows, True
 
@@ -85,3 +92,41 @@ class Jobs:
                 return False
             token = {"nextToken": answer["nextToken"]}
         return True
+
+
+class AllJobs:
+    """The jobs of one pool, in its queue and in those that it had before."""
+
+    def __init__(self, account: Account, context: Context, queues: Queues, keep_ended_ms: int) -> None:
+        self._queues = queues
+        self._now_ms = context.now_ms
+        self._begun = context.now_ms()
+        self._in = {name: Jobs(account, context, name, keep_ended_ms) for name in (queues.current, *queues.former)}
+
+    def listing(self) -> Listing:
+        """Raises ListFailed when the pool's own queue cannot be read."""
+        whole = self._in[self._queues.current].listing()
+        for name in self._queues.former:
+            whole = _joined(whole, self._former(name))
+        return whole
+
+    def touched(self, handle: str) -> None:
+        """Something was asked of this job."""
+        for jobs in self._in.values():
+            jobs.touched(handle)
+
+    def _former(self, name: str) -> Listing:
+        try:
+            listing = self._in[name].listing()
+        except QueueGone:
+            listing = Listing(())
+        except ListFailed:
+            return Listing((), complete=False)
+        settled = self._now_ms() - self._begun > SETTLED_MS
+        if settled and listing.complete and all(one.phase is WorkerPhase.ENDED for one in listing.seen):
+            self._queues.forget(name)
+        return listing
+
+
+def _joined(one: Listing, other: Listing) -> Listing:
+    return Listing((*one.seen, *other.seen), one.complete and other.complete)

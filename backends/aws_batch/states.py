@@ -33,7 +33,7 @@ _REASONS = tuple(
     (re.compile(pattern, re.IGNORECASE), kind)
     for pattern, kind in (
         (r"toomanyrequests|pull rate limit|throttl|rate exceeded", RefusalKind.THROTTLED),
-        (r"MISCONFIGURATION:SERVICE_ROLE_PERMISSIONS", RefusalKind.AUTH),
+        (r"MISCONFIGURATION:SERVICE_ROLE_PERMISSIONS|is not authorized to perform", RefusalKind.AUTH),
         (
             r"(CannotPull|ResourceInitializationError).*"
             r"(access ?denied|denied|not authorized|unauthorized|no basic auth|authorization token)",

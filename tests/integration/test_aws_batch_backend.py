@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,11 +61,12 @@ def backend(
     shape: Shape | None = SMALL,
     most: int | None = None,
     timeout_s: float = 30.0,
+    state_dir: str = "",
     **given: Any,
 ) -> AwsBatchBackend:
     kind = registry.load("aws-batch")
     values = kind.read({"endpoint-url": aws.url, "job-queue": QUEUE, **given})
-    context = Context(manager, pool, "", now_ms or SystemClock().now_ms, timeout_s, shape, most)
+    context = Context(manager, pool, state_dir, now_ms or SystemClock().now_ms, timeout_s, shape, most)
     made = kind.create(values, context)
     assert isinstance(made, AwsBatchBackend)
     return made
@@ -339,6 +341,39 @@ def test_a_role_is_assumed_for_every_call(aws: BatchStandIn) -> None:
 
 
 # ---------------------------------------------------------------- listing, piece by piece
+
+
+def test_workers_in_the_queue_that_a_pool_had_before_are_seen_until_they_are_over(
+    aws: BatchStandIn, tmp_path: Path
+) -> None:
+    aws.make_queue("better")
+    folder = str(tmp_path)
+    old = launched(backend(aws, state_dir=folder), submission(1)).handles[0]
+    changed = backend(aws, state_dir=folder, **{"job-queue": "better"})
+    new = launched(changed, submission(2)).handles[0]
+    assert {one.handle for one in changed.list().seen} == {old, new}
+    aws.order(
+        Fault("batch", "ListJobs", Answer("ServerException", 500), times=2, only=lambda body: b"better" not in body)
+    )
+    assert not changed.list().complete, "what the old queue holds is unknown, and unknown is not none"
+    clock = ManualClock(SystemClock().now_ms())
+    restarted = backend(aws, state_dir=folder, now_ms=clock.now_ms, **{"job-queue": "better"})
+    assert restarted.terminate(old, force=False) == Accepted()
+    until(lambda: [one for one in restarted.list().seen if one.phase is WorkerPhase.ENDED], "its end")
+    assert len(restarted.list().seen) == 2, "not at once: a launch may have been on its way"
+    clock.advance(181_000)
+    restarted.list()
+    aws.calls.clear()
+    assert {one.handle for one in restarted.list().seen} == {new}
+    assert dict(aws.calls) == {("batch", "listjobs"): 1}, "the old queue is asked no more"
+
+
+def test_a_former_queue_that_was_removed_holds_nothing(aws: BatchStandIn, tmp_path: Path) -> None:
+    backend(aws, state_dir=str(tmp_path), **{"job-queue": "removed"})
+    mine = backend(aws, state_dir=str(tmp_path))
+    assert mine.list().complete
+    with pytest.raises(ListFailed, match="does not exist"):
+        backend(aws, **{"job-queue": "removed"}).list()
 
 
 def test_an_array_that_is_not_opened_yet_has_all_its_workers(aws: BatchStandIn) -> None:

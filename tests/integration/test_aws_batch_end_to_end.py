@@ -44,7 +44,7 @@ def elsewhere(place: Place) -> tuple[str, ...]:
 def test_a_job_runs_on_a_worker_of_batch_and_the_worker_is_ended(place: Place, aws: BatchStandIn) -> None:
     manager = place.manage(*elsewhere(place), *QUICK, "--worker-idle-seconds", "60", *batch(aws))
     job = place.submit("--shell", 'echo "on batch: $AWS_BATCH_JOB_ID"')
-    worker = place.reaches(job, "succeeded")["worker"]
+    worker = place.reaches(job, "succeeded", seconds=120)["worker"]
     assert aws.calls["batch", "submitjob"] == 1
     (id, ran) = next(iter(aws.jobs().items()))
     assert ran.job_name == f"main__aws-batch__{worker.rpartition('-')[0]}"
@@ -65,7 +65,7 @@ def test_workers_that_start_together_are_one_array_and_each_is_let_in_by_its_own
 ) -> None:
     words = ("--min-workers", "3", "--max-workers", "3", "--min-seconds-between-workers", "0")
     manager = place.manage(*elsewhere(place), *words, *batch(aws))
-    until(lambda: len(place.workers("ready")) == 3, "three workers")
+    until(lambda: len(place.workers("ready")) == 3, "three workers", 120)
     assert aws.calls["batch", "submitjob"] == 1
     assert sorted(worker["id"].rpartition("-")[2] for worker in place.workers("ready")) == ["0", "1", "2"]
     assert len({id.partition(":")[0] for id in aws.jobs()}) == 1
@@ -86,7 +86,7 @@ def test_an_image_that_cannot_be_pulled_is_explained(place: Place, aws: BatchSta
 def test_a_busy_worker_that_is_deleted_by_force_is_terminated_on_batch(place: Place, aws: BatchStandIn) -> None:
     manager = place.manage(*elsewhere(place), *QUICK, *batch(aws))
     job = place.submit("--shell", "sleep 600")
-    worker = place.reaches(job, "running")["worker"]
+    worker = place.reaches(job, "running", seconds=120)["worker"]
     (id,) = aws.jobs()
     place.run("freeze", "pool", "aws-batch", "--for", "1h")
     place.run("delete", "worker", worker, "--force", "--grace-period", "1s")

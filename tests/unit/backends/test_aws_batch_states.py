@@ -79,6 +79,7 @@ def test_the_table_is_that_of_the_sdk() -> None:
         ),
         ("MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT - The job resource requirement", RefusalKind.CONFIG),
         ("MISCONFIGURATION:SERVICE_ROLE_PERMISSIONS - Batch service role has a permission issue", RefusalKind.AUTH),
+        ("User: x is not authorized to perform: iam:PassRole on resource: y", RefusalKind.AUTH),
         ("Job queue x does not exist", RefusalKind.CONFIG),
     ],
 )
