@@ -132,9 +132,9 @@ class KubernetesBackend:
             gone = answer.status in (404, 409)  # or the name is another Job's now
             if not answer.good and not gone:
                 return refused(answer)
-            if force:
+            if force or gone:  # a Job may have been taken away from over its pod
                 query = (("labelSelector", f"{names.CONTROLLER_UID}={job.uid}"),)
-                body = _delete_options(gracePeriodSeconds=FORCED_GRACE_S)
+                body = _delete_options(**({"gracePeriodSeconds": FORCED_GRACE_S} if force else {}))
                 answer = api.call("DELETE", api.place(CORE, "pods"), until, query=query, body=body)
                 return Accepted() if answer.good else refused(answer)
         except NoAccess as failed:

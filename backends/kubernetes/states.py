@@ -149,7 +149,11 @@ def _of_pod(pod: Thing) -> _Found:
     if _deleted(pod):
         _, refusal, words = _disruption(pod)
         return WorkerPhase.ENDING, refusal, words or _node(pod)
-    return _pending(pod) if phase is WorkerPhase.PENDING else (phase, None, _node(pod))
+    if phase is WorkerPhase.PENDING:
+        return _pending(pod)
+    if (_container(pod).get("state") or {}).get("terminated"):
+        return WorkerPhase.ENDING, None, "the worker has ended, and what a template put beside it runs on"
+    return phase, None, _node(pod)
 
 
 def _pending(pod: Thing) -> _Found:

@@ -329,6 +329,20 @@ def test_a_job_that_took_the_name_of_another_is_not_ended_for_it(place: Place) -
     assert place.seen(backend, WorkerPhase.RUNNING).handle == new
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_a_pod_from_over_which_the_job_was_taken_away_can_be_ended(place: Place, force: bool) -> None:
+    backend = place.backend()
+    made = place.launched(backend)
+    one = place.seen(backend, WorkerPhase.RUNNING)
+    job = place.cluster.store.get("jobs", made.worker_id(0))
+    assert job is not None
+    place.cluster.node.delete_job(made.worker_id(0), job["metadata"]["uid"], "Orphan")
+    assert place.seen(backend, WorkerPhase.RUNNING).handle == one.handle
+    assert isinstance(backend.terminate(one.handle, force=force), Accepted)
+    place.until(lambda: not place.left(), "the end of the pod")
+    place.until(lambda: backend.list().seen == (), "an empty list")
+
+
 def test_force_asks_the_node_to_confirm_the_end(place: Place) -> None:
     """With a grace of 0 the cluster would forget the pod while it may still run."""
     graces: list[object] = []

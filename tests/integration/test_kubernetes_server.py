@@ -199,15 +199,23 @@ def test_the_life_of_workers_with_just_the_rights_of_the_role(place: Place, watc
         assert isinstance(backend.terminate(handles[2], force=force), Accepted)
 
 
-def test_a_pod_that_runs_when_its_job_was_deleted_is_still_seen(place: Place) -> None:
+@pytest.mark.parametrize("policy", ["Background", "Orphan"])
+def test_a_pod_that_runs_when_its_job_was_deleted_is_still_seen(place: Place, policy: str) -> None:
     backend = place.backend("orphans")
     made = place.submission("orphans")
     assert isinstance(backend.launch(made), Accepted)
     place.bind(made.worker_id(0))
     place.says(made.worker_id(0), **RUNNING)
     place.reaches(backend, WorkerPhase.RUNNING)
-    options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+    [before] = backend.list().seen
+    options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy}
     place.call("DELETE", f"/apis/batch/v1/namespaces/workers/jobs/{made.worker_id(0)}", options)
+    if policy == "Orphan":
+        place.until(lambda: not place.items("jobs", "worker-manager/pool=orphans"), "the Job to be gone")
+        place.until(lambda: "ownerReferences" not in place.pod(made.worker_id(0))["metadata"], "a pod of nobody's")
+        place.reaches(backend, WorkerPhase.RUNNING)
+        assert [one.handle for one in backend.list().seen] == [before.handle]
+        assert isinstance(backend.terminate(before.handle, force=False), Accepted)
     place.reaches(backend, WorkerPhase.ENDING)
     place.confirms(made.worker_id(0))
     place.reaches(backend)

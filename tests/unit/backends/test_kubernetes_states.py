@@ -146,6 +146,13 @@ def test_a_pod_whose_job_is_gone_still_counts() -> None:
     assert (seen.phase, seen.handle) == (WorkerPhase.ENDING, "m-7-3/u-job")
 
 
+def test_a_worker_whose_pod_goes_on_without_it_is_not_over_yet() -> None:
+    beside = [*container("sidecar", running={"startedAt": STARTED}), *container(terminated={"exitCode": 0})]
+    seen = one(job(), pod({"phase": "Running", "containerStatuses": beside}))
+    assert (seen.phase, seen.exit_code) == (WorkerPhase.ENDING, 0)
+    assert "runs on" in seen.detail
+
+
 # ---------------------------------------------------------------- Jobs without a pod
 
 
