@@ -21,9 +21,9 @@ from worker_manager.hub_access import (
     HubForAgents,
     NoHub,
     client_of,
+    hub_as_it_was,
     hub_for_agents,
     hub_for_manager,
-    hub_settings,
     hub_to_preview,
     obstacles,
     stand_ins,
@@ -193,6 +193,7 @@ class House:
         self._clock = clock
         self._ledger = ledger
         self._pools = pools
+        self._hub = None if settings.hub.server else discovery.recorded(settings.manager.state_dir)
         self._operator = client if settings.hub.server else client_of(settings)
 
     def take(self, settings: Settings) -> None:
@@ -228,7 +229,7 @@ class House:
         return discovery.recorded(folder) is None
 
     def restart_hub(self) -> None:
-        hub = discovery.start(hub_settings(self.settings))
+        hub = self._hub = discovery.start(hub_as_it_was(self.settings, self._hub))
         self.client.url = self._operator.url = hub.here
 
     # ------------------------------------------------------------ for those that take their workers with them

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PATIENCE_S = 3.0
 USUAL_PORT = 8443
 NOWHERE = f"https://hub.invalid:{USUAL_PORT}"  # stands for an address that nobody has given yet
+_ADDRESS = ("listen", "advertise_url", "tls", "tls_certificate", "tls_key", "behind_proxy")
 NO_FINGERPRINT = "0" * 64  # likewise
 
 
@@ -35,10 +36,31 @@ class NoHub(WorkerManagerError):
 
 
 def hub_settings(settings: Settings, **over: object) -> "HubSettings":
-    """Of the hub that we would start ourselves."""
+    """Of the hub that we would start ourselves. Where nobody says otherwise it is to be found where the hub before it
+    was: workers and clients of other machines look for it there."""
     from worker_manager.hub.settings import HubSettings
 
-    return HubSettings(state_dir=settings.manager.state_dir, **own_hub({**settings.hub.own, **over}))
+    own = {**settings.hub.own, **over}
+    kept = _address_kept(settings.manager.state_dir) if not own.keys() & {"listen", "advertise_url"} else {}
+    return HubSettings(state_dir=settings.manager.state_dir, **own_hub({**kept, **own}))
+
+
+def _address_kept(state_dir: Path) -> dict[str, object]:
+    """Of the hub that was started here last, if it had an address that somebody gave it."""
+    from worker_manager.hub.settings import HubSettings
+
+    try:
+        before = HubSettings.from_json((state_dir / discovery.SETTINGS).read_text())
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+    return {name: getattr(before, name) for name in _ADDRESS} if before.advertise_url else {}
+
+
+def hub_as_it_was(settings: Settings, hub: discovery.RunningHub | None) -> "HubSettings":
+    """To start it again when it has died: workers know its address."""
+    told = {"advertise_url": hub.url} if hub is not None and hub.advertised else {}
+    kept = hub_settings(settings)
+    return kept if not told or same(kept.advertise_url, hub.url if hub else "") else hub_settings(settings, **told)
 
 
 def client_of(settings: Settings, role: str = "operator") -> HubClient:
@@ -108,30 +130,22 @@ def obstacles(settings: Settings) -> Iterator[str]:
     pool = next((pool for pool in settings.pools if registry.load(pool.backend).capabilities.elsewhere), None)
     if pool is None:
         return
-    if running is None and reachable(settings.hub.own):
+    if running is None and reachable({**_address_kept(state_dir), **settings.hub.own}):
         return
     if running is not None and (running.advertised or not is_loopback(urlsplit(running.url).hostname or "")):
         return
     first = f"`{stop}` first, for one runs there already; then add" if running is not None else "add"
     yield (
         f"workers of the pool {pool.name} ({pool.backend}) run on other machines, and a hub on loopback is not to be "
-        f"reached from there: {first} --advertise-url {proposal(state_dir)} (or use a hub elsewhere: --server URL)"
+        f"reached from there: {first} --advertise-url {proposal()} (or use a hub elsewhere: --server URL)"
     )
 
 
-def proposal(state_dir: Path) -> str:
-    """An address that is likely to be right: that of the hub before, else this machine's name."""
-    from worker_manager.hub.settings import HubSettings
-
-    try:
-        before = HubSettings.from_json((state_dir / discovery.SETTINGS).read_text()).advertise_url
-    except (OSError, ValueError, TypeError, AttributeError):
-        before = ""
-    if before and is_loopback(urlsplit(before).hostname or ""):
-        before = ""
+def proposal() -> str:
+    """An address that is likely to be right."""
     full = socket.getfqdn()
     name = socket.gethostname() if full.partition(".")[0] == "localhost" else full
-    return before or f"https://{name}:{USUAL_PORT}"
+    return f"https://{name}:{USUAL_PORT}"
 
 
 # ---------------------------------------------------------------- what workers are told
@@ -161,7 +175,7 @@ def hub_to_preview(settings: Settings) -> HubForAgents:
     """The same where perhaps none runs, and nothing may be started or written."""
     state_dir = settings.manager.state_dir
     running = discovery.recorded(state_dir) if not settings.hub.server else None
-    wished = str(settings.hub.own.get("advertise_url") or "")
+    wished = str({**_address_kept(state_dir), **settings.hub.own}.get("advertise_url") or "")
     here = running.here if running else "http://127.0.0.1:0"
     url = settings.hub.server or (running.url if running else wished.rstrip("/"))
     elsewhere = any_elsewhere(settings)

@@ -168,7 +168,7 @@ def test_a_check_that_falls_over_or_hangs_is_a_finding(place: Place) -> None:
 def test_a_trial_launch_registers_and_leaves_nothing(place: Place) -> None:
     url = f"https://{address_of_this_machine()}:{free_port()}"
     done = place.call("--advertise-url", url, "doctor", "--try-launch", "bare-node", *SMALL)
-    assert done.returncode == 0, done
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{place.state_dir.joinpath('hub.log').read_text()}"
     assert re.search(r"bare-node: a trial launch +a worker registered after .*, and was ended again", done.stdout)
     nothing = place.call("--advertise-url", url, "doctor", "--try-launch", "-o", "json", "bare-node", "--refuse", "no")
     assert nothing.returncode == 1

@@ -3,10 +3,9 @@
 import json
 from pathlib import Path
 
-import pytest
-
+from worker_manager.config.settings import HubConfig, ManagerSettings, Settings
 from worker_manager.hub import discovery
-from worker_manager.hub_access import HubForAgents, proposal
+from worker_manager.hub_access import HubForAgents, hub_as_it_was, hub_settings, proposal
 
 AWAY = "https://login1.example:8443"
 
@@ -26,17 +25,35 @@ def test_a_hub_elsewhere_has_one_address() -> None:
     assert HubForAgents(AWAY, None).address(elsewhere=False) == (AWAY, None)
 
 
-@pytest.mark.parametrize(("before", "again"), [(AWAY, True), ("http://127.0.0.1:80", False), ("", False)])
-def test_the_address_of_before_is_proposed_again_unless_it_leads_nowhere(
-    tmp_path: Path, before: str, again: bool
-) -> None:
-    (tmp_path / discovery.SETTINGS).write_text(json.dumps({"state_dir": str(tmp_path), "advertise_url": before}))
-    proposed = proposal(tmp_path)
-    assert (proposed == before) is again
-    assert proposed.startswith("https://")
-    assert "localhost" not in proposed
+def settings(state_dir: Path, **own: object) -> Settings:
+    return Settings(ManagerSettings("main", state_dir, 5_000), HubConfig(own=own), ())
+
+
+def test_a_hub_is_started_where_the_one_before_was(tmp_path: Path) -> None:
+    before = hub_settings(settings(tmp_path, advertise_url=AWAY))
+    assert (before.listen, before.tls) == ("0.0.0.0:8443", "own")
+    assert hub_settings(settings(tmp_path)).listen == "127.0.0.1:0"
+    (tmp_path / discovery.SETTINGS).write_text(before.to_json())
+    again = hub_settings(settings(tmp_path))
+    assert (again.listen, again.tls, again.advertise_url) == (before.listen, before.tls, AWAY)
+    assert hub_settings(settings(tmp_path, listen="127.0.0.1:0")).advertise_url == "", "somebody says otherwise"
     (tmp_path / discovery.SETTINGS).write_text("{")
-    assert proposal(tmp_path).endswith(":8443")
+    assert hub_settings(settings(tmp_path)).listen == "127.0.0.1:0"
+
+
+def test_one_that_died_is_started_again_under_its_address_whoever_had_started_it(tmp_path: Path) -> None:
+    hub = discovery.RunningHub(AWAY, 1, 1, "0", 1, local_url="https://127.0.0.1:8443", advertised=True)
+    assert hub_as_it_was(settings(tmp_path), hub).advertise_url == AWAY
+    assert hub_as_it_was(settings(tmp_path, advertise_url=AWAY, listen="10.0.0.1:1"), hub).listen == "10.0.0.1:1"
+    plain = discovery.RunningHub("http://127.0.0.1:1", 1, 1, "0", 1)
+    assert hub_as_it_was(settings(tmp_path), plain).listen == "127.0.0.1:0"
+    assert hub_as_it_was(settings(tmp_path), None).listen == "127.0.0.1:0"
+
+
+def test_what_is_proposed_is_no_loopback_address() -> None:
+    assert proposal().startswith("https://")
+    assert proposal().endswith(":8443")
+    assert "localhost" not in proposal()
 
 
 def test_a_hub_of_the_version_before_says_one_address(tmp_path: Path) -> None:

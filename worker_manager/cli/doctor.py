@@ -139,7 +139,7 @@ def _reach(settings: Settings) -> "Iterator[Finding]":
     """What workers on other machines would be told of the hub."""
     from backends.base import BackendUnusable, Finding, Severity
     from worker_manager.hub import discovery
-    from worker_manager.hub_access import any_elsewhere, obstacles
+    from worker_manager.hub_access import any_elsewhere, hub_settings, obstacles
 
     try:
         if settings.hub.server or not any_elsewhere(settings):
@@ -152,7 +152,7 @@ def _reach(settings: Settings) -> "Iterator[Finding]":
         yield Finding(subject, Severity.ERROR, text, mend)
         return
     running = discovery.recorded(settings.manager.state_dir)
-    url = running.url if running else settings.hub.own.get("advertise_url")
+    url = running.url if running else hub_settings(settings).advertise_url or "the address of --listen"
     if running is None or running.url == running.here:
         yield Finding(subject, Severity.OK, f"workers are told {url}")
     elif discovery.answers(running.url):

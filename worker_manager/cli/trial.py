@@ -6,13 +6,14 @@ submits to.
 
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from backends.base import Finding, Severity
 from worker.protocol import format_duration
 from worker_manager.config.settings import PoolConfig, Settings
-from worker_manager.errors import WorkerManagerError
+from worker_manager.errors import SourceUnavailable, WorkerManagerError
 
 if TYPE_CHECKING:
     from worker_manager.assemble import House
@@ -75,8 +76,9 @@ class _Trial:
     def _until_registered(self, deadline: float) -> str:
         """Empty, or what went wrong."""
         while True:
-            if self._house.ready_workers():
-                return ""
+            with suppress(SourceUnavailable):  # a busy hub is asked again
+                if self._house.ready_workers():
+                    return ""
             trouble = next(filter(None, map(_trouble, self._house.decisions(self._before))), "")
             if trouble or self._error is not None:
                 return trouble or str(self._error)
@@ -89,7 +91,8 @@ class _Trial:
         self._house.close_pools(at_once=True)
         deadline = time.monotonic() + END_S
         while not self._house.empty() and time.monotonic() < deadline and self._error is None:
-            self._house.end_workers()
+            with suppress(SourceUnavailable):
+                self._house.end_workers()
             time.sleep(LOOK_S)
         self._house.manager.stop()
         self._thread.join()
