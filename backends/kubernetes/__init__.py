@@ -90,9 +90,13 @@ class KubernetesBackend:
             views = self._seen_by(api)
             jobs, pods = (view.look(api, until, self._settings.watch) for view in views)
             events = self._events(api, states.without_pod(jobs.things, pods.things))
+            seen = states.workers(jobs.things, pods.things, events)
         except NoAnswer as failed:
             raise ListFailed(str(failed)) from failed
-        return Listing(states.workers(jobs.things, pods.things, events), jobs.complete and pods.complete)
+        except (AttributeError, KeyError, TypeError, ValueError) as odd:  # JSON, and nothing that the API would say
+            self._views = None
+            raise ListFailed(f"the API server answered with something that makes no sense: {odd!r}") from odd
+        return Listing(seen, jobs.complete and pods.complete)
 
     def _seen_by(self, api: Api) -> tuple[View, View]:
         if self._views is None:

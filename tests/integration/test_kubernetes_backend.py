@@ -445,6 +445,12 @@ def test_doctor_shows_a_quota_that_is_used_up(place: Place) -> None:
     assert (finding.severity, finding.text) == (Severity.WARNING, "requests.cpu: 4000m of 4 used")
 
 
+def test_doctor_passes_on_what_the_server_warns_of(place: Place) -> None:
+    place.cluster.node.admission = lambda _pod: "violates PodSecurity restricted"
+    finding = found(place.backend(), "dry run")
+    assert (finding.severity, "violates PodSecurity" in finding.text) == (Severity.WARNING, True)
+
+
 def test_doctor_asks_the_server_without_changing_anything(place: Place) -> None:
     place.backend(SMALL).check()
     assert place.left() == {}

@@ -63,6 +63,7 @@ class Asked:
     sub: str
     query: dict[str, str]
     body: Thing = field(default_factory=dict)
+    warning: str = ""  # goes back with the answer
 
 
 class Cluster:
@@ -185,6 +186,8 @@ class Cluster:
         if self.store.get(asked.kind, name):
             raise Say(409, "AlreadyExists", f'{asked.kind} "{name}" already exists')
         thing["metadata"]["namespace"] = "default"
+        if asked.kind == "jobs" and (why := self.node.admission({**thing["spec"]["template"]})):
+            asked.warning = f'299 - "would be forbidden: {why}"'
         if asked.query.get("dryRun") == "All":
             return {**thing, "metadata": {**thing["metadata"], "uid": str(uuid.uuid4())}}
         with self.store.lock:
@@ -274,7 +277,8 @@ class _Handler(BaseHTTPRequestHandler):
             if fault == "cut-after":
                 return self._cut()
             raw = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-            self._send(201 if asked.verb == "create" else 200, raw)
+            warning = {"Warning": asked.warning} if asked.warning else {}
+            self._send(201 if asked.verb == "create" else 200, raw, warning)
         except Say as said:
             self._send(said.status, json.dumps(said.body).encode(), said.headers)
         return None
