@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from backends.base import RefusalKind, Seen, WorkerPhase
+from backends.base import RefusalKind, Seen, WorkerPhase, clipped
 from backends.ec2_asg import states
 from backends.ec2_asg.group import INDEX, SUBMISSION, Group, Instance, Member, Trouble
 from backends.ec2_asg.roster import Place, Roster
@@ -82,7 +82,7 @@ class View:
         for instance in sorted(self._roster.strays):
             one = self._look(Place(instance, 0), instance)
             if one and one.phase is not WorkerPhase.ENDED:
-                yield replace(one, detail=f"nobody asked for this instance; {one.detail}")
+                yield replace(one, detail=clipped(f"nobody asked for this instance; {one.detail}"))
 
     def _look(self, place: Place, instance: str) -> Seen | None:
         member, machine = self._members.get(instance), self._instances.get(instance)
@@ -98,7 +98,7 @@ class View:
             phase,
             started_at=started or None,
             refusal=states.reason_kind(machine.reason) if machine else None,
-            detail=", ".join(filter(None, words)),
+            detail=clipped(", ".join(filter(None, words))),
         )
 
     def _identity(self, instance: str, role: str) -> str:

@@ -51,6 +51,7 @@ _FATES = {
     Fault.SLOW_BOOT: Fate(stays="Pending"),
     Fault.STRANGE_STATE: Fate(stays="Meditating"),
     Fault.VANISHES: Fate(vanishes=True),
+    Fault.DIES_WITH_A_PAGE: Fate(dies="the host is on fire; " * 500_000),
 }
 _UNREADABLE_QUEUE = aws.Fault("sqs", "ReceiveMessage", aws.Answer("InternalFailure", 500), times=2)
 _BY_LAUNCH_INSTANCES = {Fault.REFUSED, Fault.LONG_REFUSAL}  # a desired capacity is never refused for want of machines

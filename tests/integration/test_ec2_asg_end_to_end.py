@@ -57,7 +57,7 @@ def user_data(aws: AsgStandIn) -> str:
 def test_a_job_runs_on_an_instance_and_the_instance_lets_itself_go(place: Place, aws: AsgStandIn, config: str) -> None:
     manager = place.manage("run", "-c", config)
     job = place.submit("--shell", "echo on an instance")
-    worker = place.reaches(job, "succeeded")["worker"]
+    worker = place.reaches(job, "succeeded", seconds=180)["worker"]
     (instance,) = aws.members(GROUP)
     assert aws.calls["autoscaling", "launchinstances"] == 1
     assert aws.tags_of(instance)["worker-manager:submission"] == worker.rpartition("-")[0]
@@ -65,9 +65,9 @@ def test_a_job_runs_on_an_instance_and_the_instance_lets_itself_go(place: Place,
     assert "wmj_" not in user_data(aws)
     assert "--join-identity" in user_data(aws)
     place.run("drain", worker)
-    until(lambda: not aws.members(GROUP), "the instance to be gone")
+    until(lambda: not aws.members(GROUP), "the instance to be gone", 180)
     assert aws.desired(GROUP) == 0
-    until(lambda: place.ask(f"/v1/workers/{worker}").get("state") == "gone", "the hub to know")
+    until(lambda: place.ask(f"/v1/workers/{worker}").get("state") == "gone", "the hub to know", 180)
     assert place.end(manager) == 143
     place.run("down")
 
@@ -75,12 +75,12 @@ def test_a_job_runs_on_an_instance_and_the_instance_lets_itself_go(place: Place,
 def test_a_busy_worker_that_is_deleted_by_force_gives_its_job_back(place: Place, aws: AsgStandIn, config: str) -> None:
     manager = place.manage("run", "-c", config)
     job = place.submit("--shell", "sleep 600")
-    worker = place.reaches(job, "running")["worker"]
+    worker = place.reaches(job, "running", seconds=180)["worker"]
     (instance,) = aws.members(GROUP)
     place.run("freeze", "pool", "asg", "--for", "1h")
     place.run("delete", "worker", worker, "--force", "--grace-period", "1s")
-    until(lambda: place.job(job)["state"] == "queued", "its job to go back")
-    until(lambda: not aws.machines[instance].pids(), "its processes to be gone")
+    until(lambda: place.job(job)["state"] == "queued", "its job to go back", 180)
+    until(lambda: not aws.machines[instance].pids(), "its processes to be gone", 180)
     assert place.end(manager) == 143
     place.run("down", "--now")
 
@@ -88,12 +88,12 @@ def test_a_busy_worker_that_is_deleted_by_force_gives_its_job_back(place: Place,
 def test_the_lifecycle_hook_is_answered_when_the_worker_has_gone(place: Place, aws: AsgStandIn, config: str) -> None:
     manager = place.manage("run", "-c", config)
     job = place.submit("--shell", "echo quickly done")
-    worker = place.reaches(job, "succeeded")["worker"]
+    worker = place.reaches(job, "succeeded", seconds=180)["worker"]
     (instance,) = aws.members(GROUP)
     aws.take_away(instance)
-    until(lambda: aws.completed == [instance], "the answer to the hook")
-    until(lambda: not aws.members(GROUP), "the instance to be gone")
-    until(lambda: place.ask(f"/v1/workers/{worker}").get("state") == "gone", "the hub to know")
+    until(lambda: aws.completed == [instance], "the answer to the hook", 180)
+    until(lambda: not aws.members(GROUP), "the instance to be gone", 180)
+    until(lambda: place.ask(f"/v1/workers/{worker}").get("state") == "gone", "the hub to know", 180)
     assert place.end(manager) == 143
     place.run("down", "--now")
 
@@ -105,7 +105,7 @@ def test_that_there_are_no_machines_is_explained_in_the_words_of_aws(
     aws.no_capacity = f"InsufficientInstanceCapacity|{words}"
     manager = place.manage("run", "-c", config)
     job = place.submit("--", "true")
-    until(lambda: words in place.run("explain", "job", job), "the words of AWS")
+    until(lambda: words in place.run("explain", "job", job), "the words of AWS", 180)
     assert not aws.members(GROUP)
     assert aws.desired(GROUP) == 0
     assert place.end(manager) == 143

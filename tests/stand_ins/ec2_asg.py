@@ -52,6 +52,7 @@ _NAMESPACE = "http://autoscaling.amazonaws.com/doc/2011-01-01/"
 class Fate:
     stays: str = ""  # in this state, and does not boot, until `go_on`
     vanishes: bool = False  # from every list, at once
+    dies: str = ""  # ended at once by AWS, with this reason
 
 
 class Refusal(Exception):
@@ -491,6 +492,10 @@ class AsgStandIn(AwsStandIn):
                 reservation.instances = [one for one in reservation.instances if one.id != machine.id]
         elif fate.stays:
             member.lifecycle_state = fate.stays
+        elif fate.dies:
+            group.desired_capacity -= 1
+            self._end(group, member, "Server.InternalError", held=False)
+            member.instance.state_reason = StateReason(fate.dies, code="Server.InternalError")
         else:
             self._to_boot.append(machine)
 
