@@ -124,14 +124,16 @@ class Ends:
     def call(self, ending: Ending, pools: Mapping[str, ManagedPool], lanes: Mapping[str, Lane]) -> Call[EndOutcome]:
         pool = pools[ending.pool]
 
+        listen = ending.reason.code == "never-registered"  # afterwards its platform may not know it any more
+
         def once() -> EndOutcome:
-            if ending.reason.code == "never-registered":  # afterwards its platform may not know it any more
+            if listen:
                 self._wrote[ending.worker] = last_words(pool.backend, ending.handle)
             outcome = pool.backend.terminate(ending.handle, ending.force)
             self._reach("ended")
             return outcome
 
-        call = lanes[ending.pool].start("an end", once, 2 * pool.call_timeout_ms)
+        call = lanes[ending.pool].start("an end", once, (1 + listen) * pool.call_timeout_ms)
         self._flights[ending.worker, ending.force] = _Flight(ending, call)
         return call
 

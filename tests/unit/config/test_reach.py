@@ -80,3 +80,19 @@ def test_an_address_is_the_same_however_it_is_written() -> None:
 )
 def test_whether_workers_elsewhere_are_told_something_that_may_lead_there(own: dict[str, Any], leads: bool) -> None:
     assert reachable(own) is leads
+
+
+def test_it_may_be_a_flag_a_variable_or_a_line_of_the_file() -> None:
+    text = "version: 1\nhub: {advertise-url: 'https://file.example'}\npools: [{name: a, backend: local}]\n"
+    variable = {"WORKER_MANAGER_ADVERTISE_URL": "https://variable.example"}
+    flag = {"advertise_url": "https://flag.example"}
+    found = [
+        settings_of(text).hub.own,
+        settings_of(text, environment=variable).hub.own,
+        settings_of(text, flag, variable).hub.own,
+    ]
+    assert [own["advertise_url"] for own in found] == [
+        "https://file.example",
+        "https://variable.example",
+        "https://flag.example",
+    ]
