@@ -54,7 +54,8 @@ def run(
     with _Exchange(argv, environment, input.encode(), most_bytes) as exchange:
         status = exchange.until_it_ends(time.monotonic() + deadline_s)
     if status is None:
-        raise TookTooLong(f"{argv[0]} gave no answer within {deadline_s:g} s")
+        said = exchange.err[-1000:].decode("utf-8", "replace").replace("\0", "").strip()
+        raise TookTooLong(f"{argv[0]} gave no answer within {deadline_s:g} s{': ' + said if said else ''}")
     return Ran(status, exchange.out.decode("utf-8", "replace"), exchange.err.decode("utf-8", "replace"))
 
 

@@ -179,6 +179,3 @@ def _refused(failed: OSError) -> Refused:
 
 def create(options: Mapping[str, Any], context: Context) -> SlurmBackend:
     return SlurmBackend(settings_from(options, context.shape), context)
-
-
-__all__ = ["CAPABILITIES", "OPTIONS", "SlurmBackend", "create"]

@@ -143,3 +143,16 @@ def test_a_worker_that_waits_for_too_long_is_cancelled_and_the_reason_is_told(
     until(lambda: why in place.run("explain", "pool/hpc"), "the reason of its end")
     (line,) = (line for line in place.run("explain", "pool/hpc").splitlines() if f"end     {name}-0" in line)
     assert re.search(rf"{why} \S+ \(limit 1s\): PENDING: PartitionDown: the partition is closed", line)
+
+
+@pytest.mark.soak
+def test_before_its_time_limit_a_worker_hands_back_what_it_runs(place: Place, cluster: SlurmCluster) -> None:
+    words = ["--partition", "cpu", "--time", "2", "--memory-mb", "128"]
+    place.manage(*loopback(), "--min-workers", "0", "--max-workers", "1", "slurm", *words)
+    job = place.submit("--memory", "64MiB", "--", "sleep", "600")
+    place.reaches(job, "running")
+    (first,) = (id for id, state in cluster.states().items() if state == "RUNNING")
+    place.reaches(job, "queued", seconds=130)
+    until(lambda: cluster.states()[first] == "COMPLETED", "the worker to leave by itself, before it is killed")
+    assert not place.events("job.lost"), "it was returned, not lost"
+    place.reaches(job, "running")

@@ -325,6 +325,7 @@ def test_when_no_more_jobs_are_taken_the_call_ends_at_its_deadline(here: Here) -
             taken += 1
             begun = time.monotonic()
         assert isinstance(outcome, Unknown), outcome
+        assert "temporarily unable to accept job, sleeping and retrying" in outcome.text
         assert time.monotonic() - begun < 10
         assert 0 < taken <= 3
         assert len(backend.list().seen) == taken

@@ -20,6 +20,11 @@ def test_one_that_hangs_is_ended_with_all_that_it_started() -> None:
     assert time.monotonic() - begun < 15
 
 
+def test_what_one_that_hangs_had_complained_of_is_told() -> None:
+    with pytest.raises(TookTooLong, match=r"^sh gave no answer within 2 s: busy, retrying$"):
+        run(["sh", "-c", "echo busy, retrying >&2; sleep 1000"], 2)
+
+
 def test_one_that_writes_without_end_is_ended() -> None:
     with pytest.raises(TooMuch):
         run(["sh", "-c", "yes"], 20, most_bytes=100_000)

@@ -254,17 +254,6 @@ class SlurmCluster:
         """The next call only, and only what the wrapped program is asked for."""
         self.wrap(program, f'rm -f "{self.wrappers / program}"\n{script}')
 
-    def count_calls(self) -> None:
-        """From now on every call of a program is noted, for `calls`."""
-        for program in ("sbatch", "squeue", "scancel", "sacct", "sinfo", "scontrol"):
-            self.wrap(program, f'echo {program} >> "{self.root}/calls"\nexec "$REAL" "$@"')
-
-    def calls(self) -> list[str]:
-        try:
-            return self.root.joinpath("calls").read_text().split()
-        except FileNotFoundError:
-            return []
-
     def unwrap(self) -> None:
         for path in self.wrappers.iterdir():
             path.unlink()
