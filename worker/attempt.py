@@ -70,6 +70,7 @@ class Attempt:
     __slots__ = (
         "argv",
         "asks",
+        "cores",
         "cpu_ms",
         "ending",
         "env",
@@ -79,6 +80,7 @@ class Attempt:
         "job",
         "kept",
         "kill_at",
+        "limits",
         "max_rss",
         "output_listed",
         "owner",
@@ -106,6 +108,7 @@ class Attempt:
         time_limit_ms: int | None,
         grace_ms: int,
         output_limit: int | None,
+        limits: tuple[int, int, int, int] | None = None,
     ) -> None:
         self.job = job
         self.epoch = epoch
@@ -115,6 +118,9 @@ class Attempt:
         self.asks = asks
         self.time_limit_ms = time_limit_ms
         self.grace_ms = grace_ms
+        self.limits = (
+            limits  # memory, processes, open files, cores that are its own; each 0: none. None: no limit at all
+        )
         self.kept = Kept(output_limit)
         self.state = QUEUED
         self.ending: Ending | None = None
@@ -124,6 +130,7 @@ class Attempt:
         self.pipe_in = -1
         self.slot: Slot | None = None
         self.gpus: list[str] = []
+        self.cores: list[int] = []
         self.started_ms = 0  # UTC
         self.started_at = 0  # CLOCK_BOOTTIME
         self.run_ms = 0

@@ -35,6 +35,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Iterable
 
+    from worker.limits.limiter import Limiter
     from worker.packing import Asks
 
 LEASE_CHECK_MS = 1000  # epoll does not count the time a machine sleeps, the lease does
@@ -45,7 +46,15 @@ DONE, LEASE_ENDED, WORK_DIR_IN_USE = 0, 3, 4
 
 
 class Keeper:
-    def __init__(self, channel: Channel, work_dir: str, room: Room, env: dict[str, str]) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        work_dir: str,
+        room: Room,
+        env: dict[str, str],
+        places: Iterable[tuple[str, int, str, str]] = (),
+    ) -> None:
+        """`places`: where control groups can be made, see `limits.places`."""
         nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         slots = Slots(work_dir)
         self._channel = channel
@@ -56,7 +65,11 @@ class Keeper:
         self._roster = Roster(self._remover)
         self._news = News(channel, self._epoll, self._queue)
         self._pipes = Pipes(self._epoll, self._news)
-        self._starter = Starter(room, slots, self._pipes, env, nothing)
+        self._starter = Starter(room, slots, self._pipes, env, nothing, self._limiter)
+        self._places = places
+        self._limits: Limiter | None = None  # until a job needs one
+        if places:
+            self._limiter()  # what an earlier keeper left goes now
         self._ender = Ender(self._roster)
         self._epoll.register(self._ender.wake, select.EPOLLIN)
         self._stuck = False  # nothing of the queue can start until an attempt ends, comes, or the room changes
@@ -76,11 +89,15 @@ class Keeper:
                 self._step()
         finally:
             self._ender.end_everything()
+            if self._limits is not None:
+                self._limits.close()
 
     def _step(self) -> None:
         now = boot_ms()
         self._start_what_fits(now)
         self._ender.keep_time(now)
+        if self._limits is not None and self._limits.look_at is not None:
+            self._keep_limits(self._limits, now)
         self._news.deliver(now)
         self._pipes.read_held()
         self._remover.begin()
@@ -102,6 +119,8 @@ class Keeper:
             waits.append(self._news.send_at - now)
         if self._ender.swept:
             waits.append(SWEEP_MS)
+        if self._limits is not None and self._limits.look_at is not None:
+            waits.append(self._limits.look_at - now)
         if self._lease_end is not None:
             waits.append(min(LEASE_CHECK_MS, self._lease_end - now))
         return max(0, min(waits)) if waits else -1000
@@ -152,6 +171,19 @@ class Keeper:
         else:
             self._ender.tell(attempt, ending, grace_ms)
 
+    # ------------------------------------------------------------ limits
+
+    def _limiter(self) -> Limiter:
+        if self._limits is None:
+            from worker.limits.limiter import Limiter  # most keepers never need it
+
+            self._limits = Limiter(self._places, self._roster)
+        return self._limits
+
+    def _keep_limits(self, limits: Limiter, now: int) -> None:
+        for attempt, ending in limits.look(now):
+            self._ender.tell(attempt, ending, 0)
+
     # ------------------------------------------------------------ the steps of an attempt
 
     def _start_what_fits(self, now: int) -> None:
@@ -191,6 +223,8 @@ class Keeper:
     def _is_over(self, attempt: Attempt, clean: bool) -> None:
         del self._roster.by_pid[attempt.pid]
         self._pipes.read_the_rest(attempt)
+        if attempt.limits is not None:
+            self._limiter().has_ended(attempt)
         self._take_back(attempt, reusable=clean)
         self._is_done(attempt)
 
@@ -241,10 +275,10 @@ def main() -> int:
         messages += channel.receive()
     if not messages:
         return DONE
-    _, work_dir, has, gpus, env = messages.pop(0)
+    _, work_dir, has, gpus, env, places = messages.pop(0)
     if not lock(work_dir):
         return WORK_DIR_IN_USE
-    keeper = Keeper(channel, work_dir, Room(has, gpus), env)
+    keeper = Keeper(channel, work_dir, Room(has, gpus), env, places)
     keeper.obey(messages)
     return keeper.run()
 

@@ -15,6 +15,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 from worker import orphans, processes
 from worker.channel import Channel
 from worker.keeper import CHANNEL_FD, LEASE_ENDED, WORK_DIR_IN_USE
+from worker.limits.places import Place
 from worker.processes import boot_ms
 from worker.protocol import Assignment, Misfit, Outcome, Result, Shape, fits, format_duration
 
@@ -81,7 +82,8 @@ class Runner:
     `work_dir` gets the slot directories; nobody else may write there. `has` is what jobs may use together: a job
     waits in the keeper's queue until it fits; None starts everything at once. `gpus` are the device ids behind
     `has.gpus`; each job sees its own through CUDA_VISIBLE_DEVICES. `env` is what every job's environment starts from
-    (the agent's own is never passed on).
+    (the agent's own is never passed on). `places` is where control groups can be made (`limits.places.find`); without
+    them the keeper watches the memory of jobs itself.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Runner:
         gpus: Sequence[str] = (),
         env: Optional[Mapping[str, str]] = None,
         lease_ms: Optional[int] = None,
+        places: Optional[Mapping[str, Place]] = None,
     ) -> None:
         self._keeper_id = os.urandom(8).hex()
         self._has = has
@@ -103,7 +106,8 @@ class Runner:
         base = {"PATH": processes.DEFAULT_PATH, **(env or {}), "WM_KEEPER": self._keeper_id}
         if MARK in os.environ:
             base[MARK] = os.environ[MARK]
-        self._waiting.append(("setup", os.path.abspath(work_dir), amounts(has), list(gpus), base))
+        told = [(name, place.version, place.parent, place.home) for name, place in (places or {}).items()]
+        self._waiting.append(("setup", os.path.abspath(work_dir), amounts(has), list(gpus), base, told))
         if lease_ms is not None:
             self._waiting.append(("lease", boot_ms() + lease_ms))
         self.flush()
@@ -298,7 +302,18 @@ def start_message(assignment: Assignment, asked: Asked) -> Message:
         assignment.get("time_limit_ms"),
         assignment.get("grace_ms", DEFAULT_GRACE_MS),
         assignment.get("output_limit"),
+        limits(assignment, asked.shape),
     )
+
+
+def limits(assignment: Assignment, asked: Shape) -> Optional[Tuple[int, int, int, int]]:
+    """(memory, processes, open files, cores of its own), each 0 for none; None without any."""
+    work = assignment.get("work")
+    if not work:
+        return (asked.memory, 0, 0, 0) if asked.memory else None
+    cores = max(1, asked.cpus // 1000) if work.get("cpu_affinity") else 0
+    found = (asked.memory, work.get("max_processes") or 0, work.get("max_files") or 0, cores)
+    return found if any(found) else None
 
 
 def environment(assignment: Assignment, asked: Shape) -> Dict[str, str]:

@@ -10,7 +10,10 @@ from worker.attempt import Ending
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Callable
+
     from worker.attempt import Attempt
+    from worker.limits.limiter import Limiter
     from worker.packing import Room
     from worker.pipes import Pipes
     from worker.slots import Slots
@@ -52,8 +55,11 @@ def why_not_started(argv: list[str], problem: Exception) -> tuple[Ending, int | 
 class Starter:
     """Starts an attempt, with its share of the room, a directory, a pipe and an environment; takes them back later."""
 
-    def __init__(self, room: Room, slots: Slots, pipes: Pipes, env: dict[str, str], nothing: int) -> None:
+    def __init__(
+        self, room: Room, slots: Slots, pipes: Pipes, env: dict[str, str], nothing: int, limiter: Callable[[], Limiter]
+    ) -> None:
         self._room = room
+        self._limiter = limiter
         self._slots = slots
         self._pipes = pipes
         self._env = env  # what every job's environment starts from
@@ -63,6 +69,12 @@ class Starter:
         """Raises OSError, ValueError or TypeError for what cannot be started; what it was given is to be taken back."""
         attempt.gpus = self._room.take(attempt.asks)
         self._prepare(attempt)
+        if attempt.limits is None:
+            self._spawn(attempt)
+        else:
+            self._limiter().spawn(attempt, self._spawn)
+
+    def _spawn(self, attempt: Attempt) -> None:
         attempt.pid = processes.spawn(attempt.argv, self._environment(attempt), self._nothing, attempt.pipe_in)
 
     def _prepare(self, attempt: Attempt) -> None:
@@ -86,6 +98,8 @@ class Starter:
         self._pipes.close(attempt)
         self._room.give_back(attempt.asks, attempt.gpus)
         attempt.gpus = []
+        if attempt.limits is not None:
+            self._limiter().release(attempt)
         if attempt.slot is not None:
             self._slots.give_back(attempt.slot, reusable)
             attempt.slot = None
