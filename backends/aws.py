@@ -10,6 +10,7 @@ the registry turns into the line that installs it.
         return refused_or_unknown(failed)
 """
 
+import logging
 from collections.abc import Mapping
 from functools import partial
 from threading import Lock
@@ -105,6 +106,9 @@ class Account:
         from botocore.exceptions import BotoCoreError, ClientError
         from botocore.parsers import ResponseParserError
 
+        logging.getLogger("botocore.credentials").setLevel(
+            logging.WARNING
+        )  # it says at every start where it found them
         self.region: str = options["region"]
         self.errors: tuple[type[Exception], ...] = (BotoCoreError, ClientError, ResponseParserError, Garbled)
         self._role: str = options["role-arn"]
