@@ -219,6 +219,7 @@ class Context:
     call_timeout_s: float = 30.0
     shape: Shape | None = None  # of the pool's workers, so that `check` can say whether it fits
     max_workers: int | None = None  # likewise
+    server: str = ""  # what its agents are told of the hub, as far as it is known: `check` may try it from over there
 
 
 class Backend(Protocol):

@@ -89,8 +89,15 @@ def create_backend(settings: Settings, pool: PoolConfig, clock: Clock) -> Backen
         now_ms=clock.now_ms,
         shape=pool.shape,
         max_workers=pool.limits.max_workers,
+        server=_told_of_hub(settings),
     )
     return registry.load(pool.backend).create(pool.options, context)
+
+
+def _told_of_hub(settings: Settings) -> str:
+    """Whether or not it runs now."""
+    running = None if settings.hub.server else discovery.recorded(settings.manager.state_dir)
+    return settings.hub.server or (running.url if running else str(settings.hub.own.get("advertise_url") or ""))
 
 
 def pool_dir(settings: Settings, pool: str) -> Path:

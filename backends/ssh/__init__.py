@@ -76,7 +76,6 @@ class SshBackend:
     def launch(self, submission: Submission) -> LaunchOutcome:
         if problem := recipe.problem(submission, CAPABILITIES.max_batch):
             return Refused(RefusalKind.CONFIG, problem)
-        self._pool.state.remember_server(recipe.server_of(submission.command))
         return Launch(self._pool, submission, self._carried).run()
 
     # ------------------------------------------------ list

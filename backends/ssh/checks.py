@@ -35,7 +35,7 @@ def refuse_nonsense(options: Mapping[str, Any]) -> None:
 def findings(pool: Pool, context: Context) -> tuple[Finding, ...]:
     hosts = pool.hosts()
     deadline = pool.deadline()
-    hub = _hub(pool.state.server)
+    hub = _hub(context.server)
     request = {"call": "check", **({"hub": [*hub, 5.0]} if hub else {})}
 
     def ask(host: Host) -> Mapping[str, Any]:
@@ -44,11 +44,11 @@ def findings(pool: Pool, context: Context) -> tuple[Finding, ...]:
         return {**found, "sent": sent, "back": context.now_ms()}
 
     answers = pool.each(hosts, ask)
-    found = [one for host in hosts for one in _of(host, answers[host.key], context, pool.state.server)]
+    found = [one for host in hosts for one in _of(host, answers[host.key], context)]
     return (*found, *_together(hosts, context))
 
 
-def _of(host: Host, facts: Mapping[str, Any] | Trouble, context: Context, server: str) -> Iterator[Finding]:
+def _of(host: Host, facts: Mapping[str, Any] | Trouble, context: Context) -> Iterator[Finding]:
     key = host.key
     if isinstance(facts, Trouble):
         mend = f"ssh -o BatchMode=yes {host.name} true, until that works without a question"
@@ -78,9 +78,9 @@ def _of(host: Host, facts: Mapping[str, Any] | Trouble, context: Context, server
         yield Finding(f"{key}: logout", _ERROR, text, "loginctl enable-linger, as that user or with its name")
     if facts.get("hub"):
         mend = "open the way, or name an address that the hosts reach with --advertise-url"
-        yield Finding(f"{key}: hub", _ERROR, f"{server} cannot be reached from there: {facts['hub']}", mend)
+        yield Finding(f"{key}: hub", _ERROR, f"{context.server} cannot be reached from there: {facts['hub']}", mend)
     elif "hub" in facts:
-        yield Finding(f"{key}: hub", _OK, f"{server} can be reached from there")
+        yield Finding(f"{key}: hub", _OK, f"{context.server} can be reached from there")
 
 
 def _slots(host: Host, facts: Mapping[str, Any], shape: Shape) -> Finding:

@@ -110,6 +110,8 @@ class Line:
         if left <= 0:
             raise Trouble(RefusalKind.CAPACITY, "its turn did not come before the deadline", certain=True)
         mark = f"wm-{token_hex(8)}"
+        with suppress(OSError):
+            self._sockets.mkdir(mode=0o700, exist_ok=True)  # temporary folders are cleaned up now and then
         log = self._sockets / f"{mark}.log"
         try:
             ran = tools.run(self.argv(host, left, str(log)), left, input=spoken({**request, "mark": mark}))

@@ -86,7 +86,8 @@ class Pool:
     # ------------------------------------------------ calls
 
     def deadline(self) -> float:
-        return time.monotonic() + self.context.call_timeout_s
+        """A little early: a call that was given up has to be tidied up as well."""
+        return time.monotonic() + 0.9 * self.context.call_timeout_s
 
     def call(self, host: Host, request: Mapping[str, Any], deadline: float) -> Mapping[str, Any]:
         """Raises Trouble."""

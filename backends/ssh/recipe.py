@@ -94,12 +94,6 @@ def carried(agent: AgentFile) -> dict[str, str]:
     return {"sha256": agent.sha256, "data": base64.b64encode(Path(agent.path).read_bytes()).decode()}
 
 
-def server_of(command: Sequence[str]) -> str:
-    """The hub's address as the agents are told, for `check`."""
-    words = list(command)
-    return words[words.index("--server") + 1] if "--server" in words[:-1] else ""
-
-
 def rendered(argv: Sequence[str], request: Mapping[str, Any]) -> str:
     """For people: what is run here and what it is given, with the secrets masked."""
     shown = {**request, "tokens": dict.fromkeys(request["tokens"], MASK), "script": "(below)"}

@@ -61,7 +61,6 @@ class State:
         self._launched.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._read: dict[str, tuple[int, Placement]] = {}
         self._hosts = _hosts(_json(self._hosts_file))
-        self.server = str(_json(self._hosts_file).get("server", ""))
 
     # ------------------------------------------------ hosts
 
@@ -85,11 +84,6 @@ class State:
     def launched_on(self, key: str, boot: str) -> None:
         self._put(key, replace(self.host(key), boot=boot, aside=None))
 
-    def remember_server(self, server: str) -> None:
-        if server and server != self.server:
-            self.server = server
-            self._save()
-
     def _put(self, key: str, known: Known) -> None:
         if self._hosts.get(key) != known:
             self._hosts[key] = known
@@ -98,7 +92,7 @@ class State:
     def _save(self) -> None:
         hosts = {key: asdict(known) for key, known in self._hosts.items()}
         with suppress(OSError):  # what it holds makes things quicker and better explained, and is found out again
-            _write(self._hosts_file, json.dumps({"server": self.server, "hosts": hosts}), sync=False)
+            _write(self._hosts_file, json.dumps({"hosts": hosts}), sync=False)
 
     # ------------------------------------------------ submissions
 

@@ -66,9 +66,16 @@ class Bench:
         timeout: float = 30.0,
         **options: Any,
     ) -> SshBackend:
-        clock = options.pop("clock", SystemClock())
+        clock, server = options.pop("clock", SystemClock()), options.pop("server", "")
         context = Context(
-            manager, pool, str(self.root / state), clock.now_ms, timeout, Shape(cpus=1000, memory=2**20), max_workers=2
+            manager,
+            pool,
+            str(self.root / state),
+            clock.now_ms,
+            timeout,
+            Shape(cpus=1000, memory=2**20),
+            max_workers=2,
+            server=server,
         )
         given = {**self.site.options, "hosts": hosts or ("alpha:4",), "remote-dir": str(self.remote), "retry": 1}
         backend = registry.load("ssh").create(given | {k.replace("_", "-"): v for k, v in options.items()}, context)
@@ -534,8 +541,7 @@ def test_check_tells_of_each_host(bench: Bench) -> None:
 
 
 def test_check_tells_of_a_clock_and_a_hub_out_of_reach(bench: Bench) -> None:
-    backend = bench.backend(clock=ManualClock())
-    bench.launch(backend, command=("/bin/true", "--server", "http://127.0.0.1:1"))
+    backend = bench.backend(clock=ManualClock(), server="http://127.0.0.1:1")
     found = {finding.subject: finding for finding in backend.check()}
     assert "s ahead" in found["alpha: clock"].text
     assert "http://127.0.0.1:1 cannot be reached from there" in found["alpha: hub"].text

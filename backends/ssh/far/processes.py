@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 MARK = "WM_WORKER_DIR"  # what this environment variable names is the worker that a process belongs to
@@ -23,9 +23,14 @@ class Stat:
         self.parent, self.session, self.start = int(words[1]), int(words[3]), int(words[19])
 
 
+def _proc(pid: int, name: str) -> bytes:
+    with open(f"/proc/{pid}/{name}", "rb", 0) as file:  # noqa: PTH123 -- read for every process
+        return file.read()
+
+
 def look(pid: int) -> Stat | None:
     try:
-        return Stat(pid, Path(f"/proc/{pid}/stat").read_bytes())
+        return Stat(pid, _proc(pid, "stat"))
     except (OSError, ValueError, IndexError):
         return None
 
@@ -40,18 +45,21 @@ class Table(dict[int, Stat]):
     @cached_property
     def marked(self) -> dict[bytes, set[int]]:
         marks: dict[bytes, set[int]] = {}
-        for pid in self:
-            for word in environ(pid).split(b"\0"):
-                if word.startswith(MARK.encode() + b"="):
-                    marks.setdefault(word.partition(b"=")[2], set()).add(pid)
+        for one in self.values():
+            marks.setdefault(_mark(one.pid, one.start), set()).add(one.pid)
         return marks
 
 
-def environ(pid: int) -> bytes:
+@lru_cache(maxsize=None)  # noqa: UP033 -- a word of Python 3.8, as is the rest
+def _mark(pid: int, _start: int) -> bytes:
+    """Read once in a call: it never changes, but for a process that is only just being started, and one of those that
+    are ours is found by its session."""
     try:
-        return Path(f"/proc/{pid}/environ").read_bytes()
+        words = _proc(pid, "environ").split(b"\0")
     except OSError:
         return b""
+    begins = MARK.encode() + b"="
+    return next((word[len(begins) :] for word in words if word.startswith(begins)), b"")
 
 
 def boot_id() -> str:

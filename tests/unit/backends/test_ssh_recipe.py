@@ -97,11 +97,6 @@ def test_the_agents_bytes_travel_whole(tmp_path: Path) -> None:
         recipe.carried(AGENT_FILE)
 
 
-def test_the_hub_is_told_from_the_command() -> None:
-    assert recipe.server_of(("wm-worker", "--server", "https://hub")) == "https://hub"
-    assert recipe.server_of(("wm-worker", "--server")) == ""
-
-
 # ---------------------------------------------------------------- ssh's argv
 
 

@@ -64,7 +64,6 @@ def test_records_that_are_spoilt_are_no_absence(tmp_path: Path, text: str) -> No
 def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
     state = State(tmp_path)
     state.place("m-1", Placement(1))
-    state.remember_server("https://hub")
-    assert State(tmp_path).server == "https://hub"
+    state.listed("a")
     for path in tmp_path.rglob("*"):
         assert path.stat().st_mode & 0o077 == 0
