@@ -1,6 +1,6 @@
 """The platform's answers as values: the group, its members, the instances, what went wrong with them. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -67,14 +67,15 @@ class Group:
         """Instances that were asked for and have not appeared."""
         return max(0, self.desired - self.counted)
 
-    @property
-    def emptiest_zone(self) -> str:
-        """Where the next instance keeps the zones in balance; the first of the alphabet among equals."""
+    def emptiest_zone(self, short: Collection[str] = ()) -> str:
+        """Where the next instance keeps the zones in balance, among those that are not short of machines unless all
+        are; the first of the alphabet among equals."""
         held = dict.fromkeys(self.zones, 0)
         for member in self.members:
             if member.counts and member.zone in held:
                 held[member.zone] += 1
-        return min(sorted(held), key=lambda zone: held[zone], default="")
+        good = [zone for zone in self.zones if zone not in short] or self.zones
+        return min(sorted(good), key=lambda zone: held[zone], default="")
 
 
 @dataclass(frozen=True)

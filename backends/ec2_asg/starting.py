@@ -12,6 +12,7 @@ from backends.ec2_asg.recipe import Asked, read_launched
 from backends.ec2_asg.roster import Order
 from backends.ec2_asg.userdata import Machine, packed, user_data
 
+SHORT_MS = 600_000  # for how long a zone without machines is avoided
 TEMPLATE_GOOD_MS = 300_000  # for how long a launch template that was looked at counts as unchanged
 _NOT_OFFERED = ("InvalidAction", "UnsupportedOperation", "UnknownOperationException", "AccessDenied")
 
@@ -49,6 +50,7 @@ class Starting:
         self._api = api
         self._managed = whose_template == "managed"
         self._offered = True  # LaunchInstances, as far as we know
+        self._short: dict[str, int] = {}  # zones without machines, until
         self._good: tuple[str, int] = ("", 0)  # the user data that the template had, and when
 
     def prepare(self, submission: Submission) -> Ready:
@@ -105,7 +107,7 @@ class Starting:
 
     def _launch(self, ready: Ready) -> Asked | None:
         """None where it turns out not to be offered, which certainly did nothing."""
-        zone = ready.group.emptiest_zone if len(ready.group.zones) > 1 else ""
+        zone = self._zone(ready.group)
         submission = ready.submission
         try:
             answer = self._cloud.launch(submission.id, submission.count, zone)
@@ -119,9 +121,22 @@ class Starting:
             if self._api == "auto" and isinstance(asked.outcome, Refused) and asked.outcome.kind is RefusalKind.AUTH:
                 self._offered = False  # it acts in our name, the group itself in its own
                 return None
+            self._note_zone(zone, asked)
             return asked
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             return Asked(Unknown(f"an answer that makes no sense: {type(error).__name__} {error}"))
+
+    def _zone(self, group: Group) -> str:
+        """A group in one zone needs none."""
+        now = self._context.now_ms()
+        self._short = {zone: until for zone, until in self._short.items() if until > now}
+        return group.emptiest_zone(self._short) if len(group.zones) > 1 else ""
+
+    def _note_zone(self, zone: str, asked: Asked) -> None:
+        """One that has no machines now is left alone for a while: it stays the emptiest, and others may have some."""
+        why = asked.outcome if isinstance(asked.outcome, Refused) else asked.missing
+        if zone and why is not None and why.kind is RefusalKind.CAPACITY:
+            self._short[zone] = self._context.now_ms() + SHORT_MS
 
     def _want(self, ready: Ready) -> Asked:
         try:

@@ -28,6 +28,7 @@ Wants=network-online.target
 After=network-online.target
 [Service]
 ExecStart=/bin/sh {home}/run.sh
+Environment=HOME=/root
 KillMode=mixed
 TimeoutStopSec={stop}
 StandardOutput=journal+console

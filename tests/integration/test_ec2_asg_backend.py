@@ -150,13 +150,23 @@ def test_where_it_is_not_allowed_too(aws: AsgStandIn, backend: Make) -> None:
     assert aws.desired(GROUP) == 1
 
 
-def test_a_group_in_several_zones_is_launched_into_the_emptiest(aws: AsgStandIn, backend: Make) -> None:
+def test_a_group_in_several_zones_is_launched_into_the_emptiest_that_has_machines(
+    aws: AsgStandIn, backend: Make, now: Now
+) -> None:
     zones = ["us-east-1a", "us-east-1b"]
     aws.client("autoscaling").update_auto_scaling_group(AutoScalingGroupName=GROUP, AvailabilityZones=zones)
     one = backend(**{"launch-api": "launch-instances"})
-    assert one.launch(submission("s1")) == Accepted()
-    asked = [body.decode() for _, action, body in aws.bodies if action == "launchinstances"]
-    assert "AvailabilityZones.member.1=us-east-1a" in asked[-1]
+
+    def zone(id: str) -> str:
+        one.launch(submission(id))
+        asked = [body.decode() for _, action, body in aws.bodies if action == "launchinstances"]
+        return asked[-1].partition("AvailabilityZones.member.1=")[2].partition("&")[0]
+
+    aws.no_capacity = "InsufficientInstanceCapacity|no m5.large here"
+    assert zone("s1") == "us-east-1a"
+    assert zone("s2") == "us-east-1b"
+    now.ahead = 3_600_000
+    assert zone("s3") == "us-east-1a"
 
 
 def test_only_some_came_and_why_the_others_did_not(aws: AsgStandIn, backend: Make) -> None:

@@ -73,10 +73,12 @@ def test_what_still_has_to_come_is_counted_without_what_leaves() -> None:
 
 def test_the_emptiest_zone_is_counted_and_ties_are_broken_by_name() -> None:
     zones = ["c", "a", "b"]
-    assert read_group(answer(AvailabilityZones=zones)).emptiest_zone == "a"
+    assert read_group(answer(AvailabilityZones=zones)).emptiest_zone() == "a"
     members = [instance("i-1", "InService", "a"), instance("i-2", "InService", "b")]
-    assert read_group(answer(AvailabilityZones=zones, Instances=members)).emptiest_zone == "c"
-    assert read_group(answer()).emptiest_zone == ""
+    assert read_group(answer(AvailabilityZones=zones, Instances=members)).emptiest_zone() == "c"
+    assert read_group(answer(AvailabilityZones=zones, Instances=members)).emptiest_zone(["c"]) == "a"
+    assert read_group(answer(AvailabilityZones=zones)).emptiest_zone(zones) == "a"
+    assert read_group(answer()).emptiest_zone() == ""
 
 
 @pytest.mark.parametrize(
