@@ -11,6 +11,8 @@ from backends import registry
 from backends.kubernetes import doctor, manifest, settings
 from tests.unit.backends.kubernetes_words import chosen, submission
 from tests.unit.backends.test_kubernetes_manifest import VERSIONS, restricted_problems
+from tests.unit.test_docs import parsed
+from worker_manager.cli.main import cli, spread_words
 
 FOLDER = Path(__file__).parents[3] / "docs" / "backends" / "kubernetes"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -76,6 +78,7 @@ def test_the_manager_of_the_file_is_started_with_options_that_there_are() -> Non
     [deployment] = [thing for thing in things("manager.yaml") if thing["kind"] == "Deployment"]
     [container] = deployment["spec"]["template"]["spec"]["containers"]
     words = container["args"]
+    parsed(cli, "worker-manager", spread_words(words, {}), None)
     of_the_backend = words[words.index("kubernetes") + 1 :]
     known = {option.name for option in registry.load("kubernetes").options} | {"cpus", "memory-mb"}
     assert {word[2:].partition("=")[0] for word in of_the_backend} <= known
