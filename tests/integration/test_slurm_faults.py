@@ -577,3 +577,16 @@ def test_a_worker_that_slurm_calls_running_before_it_is_can_be_ended(here: Here)
         (cluster.root / "prolog.go").touch()
         site.reaches(backend, one.submission, WorkerPhase.ENDED)
         assert backend.logs(one.handle, 100) == ""
+
+
+def test_a_work_dir_may_have_any_name_that_slurm_does_not_take_apart(cluster: SlurmCluster, here: Here) -> None:
+    site = here(cluster)
+    site.work_dir = site.folder / "it's $(touch pwned) `id` ; #SBATCH a, b"
+    backend = site.backend()
+    submission = site.submission("/bin/sh", "-c", 'cat "$WM_JOIN_TOKEN_FILE"; sleep 600', count=2)
+    assert isinstance(backend.launch(submission), Accepted)
+    site.reaches(backend, submission.id, WorkerPhase.RUNNING)
+    cluster.until(
+        lambda: sorted(backend.logs(one.handle, 99) for one in backend.list().seen) == ["wmj_0", "wmj_1"], "both"
+    )
+    assert not list(site.folder.rglob("pwned"))
