@@ -173,7 +173,8 @@ def refusal_of_sbatch(status: int, text: str) -> RefusalKind | None:
         if any(words in text for words in texts):
             return kind
     if _FAILED not in text:  # it did not come to a submission: its own argv was wrong, or a file was missing
-        return RefusalKind.CONFIG if status == 255 or (status == 1 and "sbatch: error:" in text) else None
+        own = "sbatch: error:" in text or "sbatch: fatal:" in text
+        return RefusalKind.CONFIG if status == 255 or (status == 1 and own) else None
     if "Unspecified error" in text and text.count("sbatch: error:") > 1:  # a site's plugin said why
         return RefusalKind.CONFIG
     return None

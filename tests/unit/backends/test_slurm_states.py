@@ -141,6 +141,7 @@ def test_an_argv_that_sbatch_does_not_understand_never_left_this_machine() -> No
     assert refusal_of_sbatch(255, "sbatch: unrecognized option '--bogus=1'") is RefusalKind.CONFIG
     assert refusal_of_sbatch(255, "sbatch: error: Invalid --time specification") is RefusalKind.CONFIG
     assert refusal_of_sbatch(1, "sbatch: error: Unable to open file x") is RefusalKind.CONFIG
+    assert refusal_of_sbatch(1, "sbatch: fatal: Could not establish a configuration source") is RefusalKind.CONFIG
 
 
 def test_a_plugin_of_the_site_says_why_in_its_own_words() -> None:
