@@ -11,211 +11,30 @@ What a test may order of the next job is a Fate.
 
 import contextlib
 import json
-import os
-import signal
 import subprocess
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import moto.batch.models as models
-from moto.batch.exceptions import ClientException
 from moto.batch.responses import BatchResponse
 from moto.core.responses import BaseResponse
 
 from tests.stand_ins.aws import AwsStandIn
+from tests.stand_ins.aws_batch_api import (
+    PAGE_WITH_FILTER,
+    checked_register,
+    checked_submit,
+    checked_terminate,
+    list_jobs,
+)
+from tests.stand_ins.aws_batch_job import OVER, Fate, LocalJob
 
-PAGE_WITH_FILTER, PAGE_WITH_STATE = 100, 1000
-MOST_DEFINITION_BYTES, MOST_OVERRIDE_BYTES = 24 * 1024, 8192
+__all__ = ["BatchStandIn", "Fate"]
+
 _STEPS = ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING")
-_OVER = ("SUCCEEDED", "FAILED")
-
-
-@dataclass(frozen=True)
-class Fate:
-    stays: str = ""  # in this state, until `go_on`
-    reason: str = ""  # what Batch says of it meanwhile
-    dies: str = ""  # FAILED instead of starting, with this reason
-    state: str = ""  # shown instead of the true one
-    vanishes: bool = False  # once it runs
-
-
-class LocalJob(models.Job):
-    """A job whose container is a process in a session of its own."""
-
-    stand_in: "BatchStandIn"
-
-    def __init__(self, *arguments: Any, **words: Any) -> None:
-        self._state = "SUBMITTED"
-        super().__init__(*arguments, **words)
-        self.fate = self.stand_in.fate_of_next(self)
-        self.process: subprocess.Popen[bytes] | None = None
-        self.reason = ""
-        self.container_reason = ""
-        self.kill_at: float | None = None
-        self.started_ms: int | None = None
-        self.stopped_ms: int | None = None
-        self.logged = 0
-
-    @property
-    def is_array(self) -> bool:
-        return "size" in self.array_properties
-
-    @property
-    def status(self) -> str:  # type: ignore[override]
-        if self.is_array and self._child_jobs is not None:
-            return self._of_children([child.status for child in self._child_jobs])
-        return (
-            self.fate.state if hasattr(self, "fate") and self.fate.state and self._state == "RUNNING" else self._state
-        )
-
-    @status.setter
-    def status(self, value: str) -> None:
-        self._state = value
-
-    @staticmethod
-    def _of_children(states: Sequence[str]) -> str:
-        if all(state in _OVER for state in states):
-            return "FAILED" if "FAILED" in states else "SUCCEEDED"
-        return "SUBMITTED" if all(state == "SUBMITTED" for state in states) else "PENDING"
-
-    def start(self) -> None:  # it is no thread: the stand-in moves all jobs
-        self.stand_in.begin(self)
-
-    def is_alive(self) -> bool:
-        return False
-
-    def terminate(self, reason: str) -> None:
-        for child in self._child_jobs or ():
-            child.terminate(reason)
-        if self.stop or self.is_array or self._state in _OVER:
-            return
-        self.stop = True
-        self.reason = reason
-        self.stand_in.asked_to_end(self)
-
-    # ------------------------------------------------ as it is shown
-
-    def describe_short(self) -> dict[str, Any]:
-        shown: dict[str, Any] = {
-            "jobId": self.job_id,
-            "jobArn": self.arn,
-            "jobName": self.job_name,
-            "jobDefinition": self.job_definition.arn,
-            "createdAt": int(self.job_created_at.timestamp() * 1000),
-            "status": self.status,
-        }
-        if reason := self.reason or (self.fate.reason if self._state == self.fate.stays else ""):
-            shown["statusReason"] = reason
-        if self.started_ms:
-            shown["startedAt"] = self.started_ms
-        if self.is_array:
-            counts = Counter(child.status for child in self._child_jobs or ())
-            shown["arrayProperties"] = {"size": self.array_properties["size"], "statusSummary": dict(counts)}
-            if self.status in _OVER:
-                shown["stoppedAt"] = max(child.stopped_ms or 0 for child in self._child_jobs or ())
-        elif "index" in self.array_properties:
-            shown["arrayProperties"] = {"index": self.array_properties["index"]}
-        if self.stopped_ms:
-            shown["stoppedAt"] = self.stopped_ms
-        shown["container"] = self._container()
-        if self.stop and self._state not in _OVER:
-            shown["isTerminated"] = True
-        return shown
-
-    def _container(self) -> dict[str, Any]:
-        shown: dict[str, Any] = {}
-        if self.exit_code is not None:
-            shown["exitCode"] = self.exit_code
-        if self.container_reason:
-            shown["reason"] = self.container_reason
-        return shown
-
-    def describe(self) -> dict[str, Any]:
-        shown = self.describe_short()
-        definition = self.job_definition.container_properties or {}
-        container = shown["container"] | {"environment": self.environment_asked(), "command": definition["command"]}
-        if self.log_stream_name:
-            container["logStreamName"] = self.log_stream_name
-        if logging := definition.get("logConfiguration"):
-            container["logConfiguration"] = logging
-        shown["container"] = container
-        shown["jobQueue"] = self.job_queue.arn
-        shown["tags"] = self.backend.list_tags_for_resource(self.arn)
-        if self.process:
-            shown["attempts"] = [{"container": {k: v for k, v in container.items() if k != "environment"}}]
-        return shown
-
-    # ------------------------------------------------ its process
-
-    def environment_asked(self) -> list[dict[str, str]]:
-        asked = {one["name"]: one["value"] for one in (self.job_definition.container_properties or {})["environment"]}
-        asked |= {one["name"]: one["value"] for one in self.container_overrides.get("environment", [])}
-        return [{"name": name, "value": value} for name, value in asked.items()]
-
-    def run_process(self) -> None:
-        properties = self.job_definition.container_properties or {}
-        own = {"AWS_BATCH_JOB_ID": self.job_id, "AWS_BATCH_JOB_ATTEMPT": "1", "AWS_BATCH_JQ_NAME": self.job_queue.name}
-        if "index" in self.array_properties:
-            own["AWS_BATCH_JOB_ARRAY_INDEX"] = str(self.array_properties["index"])
-        home = self.stand_in.folder / self.job_id.replace(":", "_")
-        home.mkdir()
-        environment = {"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(home)}
-        environment |= {one["name"]: one["value"] for one in self.environment_asked()} | own
-        with (home / "log").open("wb") as log:
-            self.process = subprocess.Popen(
-                properties["command"],
-                env=environment,
-                cwd=home,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self.started_ms = int(time.time() * 1000)
-        self.log_stream_name = f"{self.job_definition.name}/default/{self.job_id.replace(':', '_')}"
-
-    def write_log(self) -> None:
-        """What is new in the file goes to CloudWatch, line by line."""
-        path = self.stand_in.folder / self.job_id.replace(":", "_") / "log"
-        if not path.exists() or path.stat().st_size <= self.logged:
-            return
-        with path.open("rb") as file:
-            file.seek(self.logged)
-            data = file.read()
-        whole = data if self.stopped_ms or b"\n" not in data else data[: data.rindex(b"\n") + 1]
-        self.logged += len(whole)
-        options = ((self.job_definition.container_properties or {}).get("logConfiguration") or {}).get("options", {})
-        group = options.get("awslogs-group", "/aws/batch/job")
-        stream = self.log_stream_name or ""
-        now = int(time.time() * 1000)
-        events = [{"timestamp": now, "message": line} for line in whole.decode("utf-8", "replace").splitlines()]
-        if events:
-            self._log_backend.ensure_log_group(group)
-            self._log_backend.ensure_log_stream(group, stream)
-            self._log_backend.put_log_events(group, stream, events)
-
-    def end_session(self) -> None:
-        """A container ends with its first process, and everything in it."""
-        if self.process:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            for pid in _marked(f"AWS_BATCH_JOB_ID={self.job_id}\0"):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-
-
-def _marked(mark: str) -> Iterator[int]:
-    """Processes with this in the environment they were started with, wherever they have gone."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if mark.encode() in (entry / "environ").read_bytes():
-                    yield int(entry.name)
 
 
 class BatchStandIn(AwsStandIn):
@@ -237,10 +56,10 @@ class BatchStandIn(AwsStandIn):
     def __enter__(self) -> Self:
         super().__enter__()
         self._replace(models, "Job", type("Job", (LocalJob,), {"stand_in": self}))
-        self._replace(BatchResponse, "listjobs", _list_jobs(self))
-        self._replace(BatchResponse, "submitjob", _checked_submit)
-        self._replace(BatchResponse, "registerjobdefinition", _checked_register)
-        self._replace(BatchResponse, "terminatejob", _checked_terminate)
+        self._replace(BatchResponse, "listjobs", list_jobs(self))
+        self._replace(BatchResponse, "submitjob", checked_submit)
+        self._replace(BatchResponse, "registerjobdefinition", checked_register)
+        self._replace(BatchResponse, "terminatejob", checked_terminate)
         self._replace(BatchResponse, "describejobqueues", self._with_facts("jobQueues", "jobQueueName"))
         self._replace(
             BatchResponse,
@@ -365,7 +184,7 @@ class BatchStandIn(AwsStandIn):
                     self._move(job)
 
     def _move(self, job: LocalJob) -> None:
-        if job._state in _OVER:
+        if job._state in OVER:
             self._moving.remove(job)
         elif job.process is None:
             self._towards_running(job)
@@ -420,64 +239,3 @@ class BatchStandIn(AwsStandIn):
 def _backends() -> Iterator[models.BatchBackend]:
     for account in models.batch_backends.values():
         yield from account.values()
-
-
-# ---------------------------------------------------------------- the API where moto is kinder than AWS
-
-
-def _list_jobs(stand_in: BatchStandIn) -> Callable[[BatchResponse], str]:
-    def listed(response: BatchResponse) -> str:
-        """Newest first; children only of a named array; RUNNING alone where nothing is said; pages."""
-        ask = response._get_param
-        filters, array = ask("filters"), ask("arrayJobId")
-        if filters and len(filters) > 1:
-            raise ClientException("Only one filter can be used at a time")
-        status = None if filters else ask("jobStatus") or "RUNNING"
-        found = response.batch_backend.list_jobs(ask("jobQueue"), array, None, filters)
-        rows = [
-            job.describe_short()
-            for job in sorted(found, key=lambda job: job.job_created_at, reverse=True)
-            if array or ":" not in job.job_id
-        ]
-        rows = [row for row in rows if status in (None, row["status"])]
-        first = int(ask("nextToken") or 0)
-        page = min(int(ask("maxResults") or 10**6), stand_in.page_with_filter if filters else PAGE_WITH_STATE)
-        answer: dict[str, Any] = {"jobSummaryList": rows[first : first + page]}
-        if first + page < len(rows):
-            answer["nextToken"] = str(first + page)
-        return json.dumps(answer)
-
-    return listed
-
-
-_moto_submit, _moto_register = BatchResponse.submitjob, BatchResponse.registerjobdefinition
-_moto_terminate = BatchResponse.terminatejob
-
-
-def _checked_submit(response: BatchResponse) -> str:
-    queue = response.batch_backend.get_job_queue(response._get_param("jobQueue"))
-    if queue and queue.state == "DISABLED":
-        raise ClientException(f"Job queue {queue.name} is in DISABLED state")
-    overrides = response._get_param("containerOverrides") or {}
-    if len(json.dumps(overrides)) > MOST_OVERRIDE_BYTES:
-        raise ClientException(f"Container Overrides length must be at most {MOST_OVERRIDE_BYTES}")
-    size = (response._get_param("arrayProperties") or {}).get("size")
-    if size is not None and not 2 <= size <= 10_000:
-        raise ClientException("Array size must be between 2 and 10000")
-    definition = response.batch_backend.get_job_definition(response._get_param("jobDefinition"))
-    if definition and definition.status != "ACTIVE":
-        raise ClientException(f"JobDefinition {definition.arn} is not ACTIVE")
-    return _moto_submit(response)
-
-
-def _checked_terminate(response: BatchResponse) -> str:
-    job = response._get_param("jobId")
-    if response.batch_backend.get_job_by_id(job) is None:
-        raise ClientException(f"Job {job} not found")
-    return _moto_terminate(response)
-
-
-def _checked_register(response: BatchResponse) -> str:
-    if len(response.body) > MOST_DEFINITION_BYTES:
-        raise ClientException(f"Job definition size must be at most {MOST_DEFINITION_BYTES} bytes")
-    return _moto_register(response)
