@@ -24,10 +24,14 @@ END_S = 120.0
 
 
 def try_launch(settings: Settings, pool: PoolConfig) -> Finding:
+    from backends import registry
     from worker_manager import assemble
     from worker_manager.hub import discovery
 
     subject = f"{pool.name}: a trial launch"
+    if registry.load(pool.backend).capabilities.identity:  # and a trial has a manager of its own
+        text = "not tried: the machines of this kind of pool belong to its one manager"
+        return Finding(subject, Severity.WARNING, text, "start that manager with --min-workers 1")
     limits = replace(pool.limits, min_workers=1, max_workers=1)
     trial = replace(pool, name=POOL, queues=(QUEUE,), limits=limits, law="pack", law_options={})
     aside = replace(settings, manager=replace(settings.manager, id=MANAGER, tick_ms=1_000), pools=(trial,))
