@@ -89,7 +89,7 @@ class SshBackend:
             reports = self._pool.each(asked, lambda host: self._report(host, deadline))
             unread = {key: self._why_unread(key, reports.get(key)) for key in hosts}
             unread = {key: why for key, why in unread.items() if why}
-            if len(unread) == len(hosts):
+            if hosts and len(unread) == len(hosts):
                 raise ListFailed(clipped("; ".join(f"{key}: {why}" for key, why in sorted(unread.items()))))
             seen = [one for found in reports.values() if isinstance(found, Report) for one in found.seen]
             complete = not any(self._pool.may_hold(key) for key in unread)

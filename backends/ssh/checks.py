@@ -33,7 +33,7 @@ def refuse_nonsense(options: Mapping[str, Any]) -> None:
 
 
 def findings(pool: Pool, context: Context) -> tuple[Finding, ...]:
-    hosts = pool.hosts()
+    hosts = tuple(host for host in pool.hosts() if not host.gone)
     deadline = pool.deadline()
     hub = _hub(context.server)
     request = {"call": "check", **({"hub": [*hub, 5.0]} if hub else {})}

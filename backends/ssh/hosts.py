@@ -1,6 +1,7 @@
 """Which hosts there are and how many workers each takes: text in, values out.
 
 `[USER@]HOST[:SLOTS]`, with an IPv6 address in brackets, and in a file also `HOST slots=4 user=me port=2222`.
+SLOTS may be `gone`: that host will never be back, so whatever ran there is over.
 A host's key is its name in records, folders and handles: `[user@]host[,port]`.
 """
 
@@ -9,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 MOST_SLOTS = 4096
+GONE = "gone"
 
 # Nothing here means anything to a shell or to ssh: names end up in its argv and, as %h, in a person's ProxyCommand.
 _NAME = re.compile(r"[A-Za-z0-9:][A-Za-z0-9._:-]*")
@@ -27,6 +29,7 @@ class Host:
     slots: int = 0
     user: str = ""
     port: int | None = None
+    gone: bool = False
 
     @property
     def key(self) -> str:
@@ -73,12 +76,17 @@ def _host(entry: str, default_slots: int) -> Host:
         raise BadHost(f"{entry!r}: {name!r} is not the name of a host")
     if user is not None and not _USER.fullmatch(user):
         raise BadHost(f"{entry!r}: {user!r} is not the name of a user")
-    slots = default_slots if given["slots"] is None else _number(entry, "slots", given["slots"], 0, MOST_SLOTS)
+    gone = given["slots"] == GONE
+    slots = default_slots if given["slots"] is None else 0 if gone else _slots(entry, given["slots"])
     port = None if given.get("port") is None else _number(entry, "port", str(given["port"]), 1, 65535)
-    return Host(name, slots, user or "", port)
+    return Host(name, slots, user or "", port, gone)
+
+
+def _slots(entry: str, text: str) -> int:
+    return _number(entry, f"slots, or `{GONE}`,", text, 0, MOST_SLOTS)
 
 
 def _number(entry: str, what: str, text: str, least: int, most: int) -> int:
     if not text.isascii() or not text.isdecimal() or not least <= int(text) <= most:
-        raise BadHost(f"{entry!r}: {text!r} is not a number of {what} from {least} to {most}")
+        raise BadHost(f"{entry!r}: {text!r} is no number of {what} from {least} to {most}")
     return int(text)

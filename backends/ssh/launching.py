@@ -147,6 +147,8 @@ class Launch:
         again = []
         for host in self._pool.hosts():
             aside = self._pool.aside(host.key)
+            if host.gone:
+                continue
             if aside:
                 reasons.setdefault(host.key, (aside.kind, aside.text))
                 again.append(aside.until)

@@ -11,7 +11,7 @@ from backends.ssh.answers import Report, Trouble
 from backends.ssh.hosts import BadHost, Host, from_key, lines, parse
 from backends.ssh.line import Line
 from backends.ssh.recipe import place
-from backends.ssh.state import Aside, State
+from backends.ssh.state import LONGEST_MS, Aside, State
 
 T = TypeVar("T")
 
@@ -48,26 +48,27 @@ class Pool:
         return self._file_read[1]
 
     def all_hosts(self) -> dict[str, Host]:
-        """With those that are no longer configured but may still have workers."""
+        """With those that are no longer configured but may still have workers; without those that are gone for ever."""
         known = {host.key: host for host in self.hosts()}
         for placement in self.state.placements().values():
             for key in placement.hosts:
-                gone = None if key in known else from_key(key)
-                if gone:
-                    known[key] = gone
-        return known
+                left = None if key in known else from_key(key)
+                if left:
+                    known[key] = left
+        return {key: host for key, host in known.items() if not host.gone}
 
     def aside(self, key: str) -> Aside | None:
         """Why it is left alone now, if it is."""
         aside = self.state.host(key).aside
-        return aside if aside and aside.until > self.context.now_ms() else None
+        left = aside.until - self.context.now_ms() if aside else 0
+        return aside if 0 < left <= max(LONGEST_MS, self.options["retry"]) else None  # a clock may be set back
 
     def free(self) -> dict[str, int]:
         """Slots that are free as far as is known, of hosts that are not set aside."""
         return {
             host.key: max(0, host.slots - self.live.get(host.key, 0))
             for host in self.hosts()
-            if not self.aside(host.key)
+            if not host.gone and not self.aside(host.key)
         }
 
     def may_hold(self, key: str) -> bool:

@@ -252,6 +252,23 @@ def test_a_host_with_workers_that_cannot_be_reached_makes_the_list_incomplete(be
     until(lambda: backend.list().complete and len(backend.list().seen) == 2, "the whole list", MOST_S)
 
 
+def test_a_host_that_will_never_be_back_is_said_to_be_gone(bench: Bench) -> None:
+    file = bench.root / "hosts"
+    file.write_text("alpha:1\nbeta:1\n")
+    backend = bench.backend(hosts=(), hosts_file=str(file))
+    handles = bench.launch(backend, 2)
+    bench.site.hosts["alpha"].stop()
+    try:
+        file.write_text("beta:1\n")
+        assert not backend.list().complete, "that it left the file says nothing of its workers"
+        file.write_text("alpha:gone\nbeta:1\n")
+        listing = backend.list()
+        assert listing.complete
+        assert [one.handle for one in listing.seen] == [one for one in handles if one.endswith("@beta")]
+    finally:
+        bench.site.hosts["alpha"].start()
+
+
 def test_hosts_that_are_all_down_are_an_error_and_no_empty_list(bench: Bench) -> None:
     backend = bench.backend("alpha:1")
     backend.list()

@@ -1,5 +1,7 @@
 """What a person writes about hosts → hosts."""
 
+from dataclasses import replace
+
 import pytest
 
 from backends.ssh.hosts import BadHost, Host, from_key, lines, parse
@@ -14,6 +16,7 @@ from backends.ssh.hosts import BadHost, Host, from_key, lines, parse
         ("[fe80::1]:4", Host("fe80::1", 4), "fe80::1"),
         ("gpu1 slots=4 user=me port=2222", Host("gpu1", 4, "me", 2222), "me@gpu1,2222"),
         ("gpu1:0", Host("gpu1", 0), "gpu1"),
+        ("gpu1:gone", Host("gpu1", 0, gone=True), "gpu1"),
         ("host$@x", None, ""),
         ("svc$@gpu1", Host("gpu1", 3, "svc$"), "svc$@gpu1"),
     ],
@@ -26,7 +29,7 @@ def test_a_host(text: str, host: Host | None, key: str) -> None:
     assert host.key == key
     again = from_key(key)
     assert again is not None
-    assert (again.name, again.user, again.port, again.slots) == (host.name, host.user, host.port, 0)
+    assert again == replace(host, slots=0, gone=False)
 
 
 def test_several_in_one_text() -> None:
