@@ -22,12 +22,18 @@ class Listed:
 
 def everything(api: Api, path: str, selector: str, page_size: int, deadline: float) -> Listed:
     """Raises NoAnswer when not even the first page could be read."""
-    first = _pages(api, path, selector, page_size, deadline)
-    return first if first is not None else _pages(api, path, selector, page_size, deadline, again=True) or _never()
+    try:
+        return _pages(api, path, selector, page_size, deadline)
+    except _Expired:
+        return _pages(api, path, selector, page_size, deadline, again=True)
 
 
-def _pages(api: Api, path: str, selector: str, page_size: int, deadline: float, again: bool = False) -> Listed | None:
-    """None: the continuation has expired, and it is worth to begin anew."""
+class _Expired(Exception):
+    """The continuation is too old, and it is worth to begin anew."""
+
+
+def _pages(api: Api, path: str, selector: str, page_size: int, deadline: float, again: bool = False) -> Listed:
+    """Raises _Expired unless it is `again`."""
     things: list[Mapping[str, Any]] = []
     query = [("labelSelector", selector), ("limit", str(page_size))]
     token, version = "", ""
@@ -35,7 +41,7 @@ def _pages(api: Api, path: str, selector: str, page_size: int, deadline: float, 
         try:
             answer = api.call("GET", path, deadline, query=[*query, *([("continue", token)] if token else [])])
             if answer.status == 410 and token and not again:
-                return None
+                raise _Expired
             if not answer.good:
                 raise NoAnswer(f"{path}: HTTP {answer.status}: {answer.words()}")
             page = answer.thing()
@@ -52,14 +58,10 @@ def _pages(api: Api, path: str, selector: str, page_size: int, deadline: float, 
 
 
 def _items(page: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    items = page.get("items", None)
+    items = page.get("items")
     kind = str(page.get("kind", ""))
     if items is None and kind.endswith("List"):
         return []
     if not isinstance(items, list) or not all(isinstance(one, Mapping) and "metadata" in one for one in items):
         raise NoAnswer("the API server answered with something that is no list")
     return items
-
-
-def _never() -> Listed:
-    raise AssertionError("the second time never begins anew")

@@ -399,23 +399,29 @@ class Node:
         self._closing = True
         os.write(self._wake_in, b"x")
         self._thread.join()
-        for uid, process in self._processes.items():
-            self._kill_all(uid, process)
+        for process in self._processes.values():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+        for process in self._processes.values():
             process.wait()
+        while left := processes_of(*self._processes):
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         for key in list(self._selector.get_map().values()):
             os.close(key.fd)
         self._selector.close()
         os.close(self._wake_in)
 
 
-def processes_of(uid: str) -> list[int]:
-    """Everything that was started in the pod, by what they were started with."""
-    mark = f"{MARK}={uid}".encode()
+def processes_of(*uids: str) -> list[int]:
+    """Everything that was started in these pods, by what they were started with."""
+    marks = {f"{MARK}={uid}".encode() for uid in uids}
     found = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError):
             pid = int(entry.name)
-            if mark in (entry / "environ").read_bytes().split(b"\0"):
+            if not marks.isdisjoint((entry / "environ").read_bytes().split(b"\0")):
                 found.append(pid)
     return found
 
