@@ -14,6 +14,7 @@ from worker.agent import Agent, boot_ms
 from worker.client import Refused
 from worker.joining import GaveUp, Joining, Stopped
 from worker.journal import Journal, utc_ms
+from worker.limits import places as limits
 from worker.options import Options, UsageError, parse
 from worker.orders import FAILED, OK, REFUSED
 from worker.runner import Runner
@@ -50,7 +51,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def _work(options: Options, work_dir: WorkDir, signals: Signals, journal: Journal) -> int:
     """The keeper boots while the hub is asked."""
     given = resources.found(work_dir.path, options.wishes, os.environ, utc_ms())
-    runner = Runner(work_dir.jobs, given.shape, given.gpus)
+    groups = limits.find() if options.limits == "auto" else {}
+    given = given.able(limits.ways(groups))
+    runner = Runner(work_dir.jobs, given.shape, given.gpus, places=groups)
     try:
         joining = Joining(options, given.shape, host.facts(os.environ))
         joined = joining.join(boot_ms, lambda ms: _rested(ms, signals), journal)

@@ -3,12 +3,19 @@
 What does not have the form of worker/protocol.py is `Unreachable`: some proxy's, or of a broken hub. It is asked again.
 """
 
-from typing import Any, Dict, Mapping
+from typing import Any, Callable, Dict, Mapping
 
 from worker.connection import Unreachable
 from worker.protocol import Polled, Registered, Reported
 
 Told = Dict[str, Any]
+
+# How a job can be run beyond its command, and what each part of that looks like.
+WORK: Dict[str, Callable[[Any], bool]] = {
+    "cpu_affinity": lambda value: isinstance(value, bool),
+    "max_files": lambda value: _amount(value),
+    "max_processes": lambda value: _amount(value),
+}
 
 
 def registered(told: Told) -> Registered:
@@ -53,6 +60,20 @@ def mistake_in(assignment: Mapping[str, Any]) -> str:
     for name in ("time_limit_ms", "grace_ms", "output_limit", "array_index"):
         if not _amount(assignment.get(name), True):
             return "%s is no amount" % name
+    return _mistake_in_work(assignment.get("work"))
+
+
+def _mistake_in_work(work: Any) -> str:
+    """What is not known is not run: it would be run otherwise than it was meant."""
+    if work is None:
+        return ""
+    if not isinstance(work, dict):
+        return "its work is no object"
+    for name, value in work.items():
+        if name not in WORK:
+            return "this worker does not know %s" % name
+        if not WORK[name](value):
+            return "%s makes no sense" % name
     return ""
 
 

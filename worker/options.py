@@ -40,6 +40,7 @@ class Options(NamedTuple):
     join_ms: int
     exit_on_exception: bool
     log_format: str
+    limits: str  # auto or watch
 
     def __repr__(self) -> str:
         return "Options(server=%s, worker=%s)" % (self.server, self.worker)  # without the token
@@ -102,6 +103,12 @@ def _platform(text: str) -> str:
     return text
 
 
+def _limits(text: str) -> str:
+    if text not in ("auto", "watch"):
+        raise UnitError("%r is none of auto, watch" % text)
+    return text
+
+
 def _format(text: str) -> str:
     if text not in ("auto", "json", "text"):
         raise UnitError("%r is none of auto, json, text" % text)
@@ -133,6 +140,7 @@ FLAGS: Tuple[_Flag, ...] = (
     _Flag("checkin-frequency-seconds", parse_duration, "report at least this often (default: what the hub says)"),
     _Flag("dead-man-seconds", parse_duration, "leave when idle and the hub was silent for this long"),
     _Flag("join-seconds", parse_duration, "try to register for this long (default 300)"),
+    _Flag("limits", _limits, "auto: control groups where they can be made; watch: only look at what jobs use"),
     _Flag("log-format", _format, "auto, json or text"),
 )
 SWITCHES: Tuple[_Flag, ...] = (
@@ -220,6 +228,7 @@ def _checked(values: Dict[str, Any], env: MutableMapping[str, str]) -> Options:
         join_ms=300_000 if join is None else join,
         exit_on_exception=bool(values["exit_on_exception"]),
         log_format=_style(values["log_format"] or "auto"),
+        limits=values["limits"] or "auto",
     )
 
 

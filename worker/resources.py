@@ -37,6 +37,10 @@ class Given(NamedTuple):
     shape: Shape
     gpus: Tuple[str, ...]  # device ids behind shape.gpus, as CUDA_VISIBLE_DEVICES takes them
 
+    def able(self, ways: Sequence[str]) -> "Given":
+        """It knows these ways to run a job, too."""
+        return self._replace(shape=replace(self.shape, can=join_tags((*self.shape.can, *ways))))
+
 
 def read_file(path: str) -> Optional[str]:
     try:

@@ -115,3 +115,8 @@ def _step_back(folder: str, parent: str, pid: str) -> None:
             os.rmdir(folder + "/" + LEAF)
         except OSError:
             pass
+
+
+def ways(found: dict[str, Place]) -> list[str]:
+    """What of a job's `work` can be kept here: all but the number of processes, which only the kernel can bound."""
+    return ["cpu-affinity", "max-files", *(["max-processes"] if "pids" in found else [])]

@@ -27,6 +27,7 @@ from worker_manager.cli.world import Invocation, takes_invocation
 
 _PATHS = {"job": "/v1/jobs/{}", "worker": "/v1/workers/{}", "pool": "/v1/pools/{}/explain"}
 _SECRET = re.compile(r"token|passw|secret|credential|key$", re.IGNORECASE)
+_LIMITS = (("max_processes", "processes"), ("max_files", "open files"))
 _FORM = click.Choice(["text", "json", "yaml"])
 
 
@@ -61,6 +62,7 @@ def _job(inv: Invocation, job: Mapping[str, Any]) -> None:
             ("Queue", text("queue")(job)),
             ("Priority", text("priority")(job)),
             ("Time limit", duration(job.get("time_limit_ms"))),
+            ("Limits", _limits(job)),
             ("Retries", text("retries")(job)),
             ("Worker", text("worker")(job)),
             ("Exit code", text("exit_code")(job)),
@@ -93,6 +95,12 @@ def _job(inv: Invocation, job: Mapping[str, Any]) -> None:
 def _variable(name: str, value: str) -> str:
     """A screen is often seen by others: what looks like a secret is named there, and told by -o json only."""
     return f"{name}={'***' if _SECRET.search(name) else value}"
+
+
+def _limits(job: Mapping[str, Any]) -> str:
+    """What of it is bounded or bound beyond what it asks for."""
+    words = [f"{job[name]} {what}" for name, what in _LIMITS if job.get(name)]
+    return ", ".join([*words, *(["cores of its own"] if job.get("cpu_affinity") else [])])
 
 
 def _array(array: Any) -> None:

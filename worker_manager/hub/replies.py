@@ -61,6 +61,9 @@ class Job(TypedDict, total=False):
     tags: list[str]
     env: dict[str, str]
     time_limit_ms: int | None
+    max_processes: int
+    max_files: int
+    cpu_affinity: bool
     retries: int
     attempt: int
     worker: str | None

@@ -127,6 +127,13 @@ class Array(Strict):
     count: Annotated[int, Field(ge=1, le=MAX_TASKS, strict=True)]
 
 
+WAYS = {  # parts of a job that not every worker knows → what such a worker says that it can
+    "max_processes": "max-processes",
+    "max_files": "max-files",
+    "cpu_affinity": "cpu-affinity",
+}
+
+
 class JobSpec(Strict):
     """One job, or all tasks of an array."""
 
@@ -145,6 +152,9 @@ class JobSpec(Strict):
     depends_on: Annotated[list[Dependency], Field(max_length=1000)] = []
     array: Array | None = None
     output_limit: Annotated[Bytes, Field(le=2**40)] = 64 * MIB
+    max_processes: Annotated[int, Field(ge=1, le=2**22, strict=True)] | None = None
+    max_files: Annotated[int, Field(ge=16, le=2**20, strict=True)] | None = None
+    cpu_affinity: Annotated[bool, Field(strict=True)] = False
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -155,6 +165,8 @@ class JobSpec(Strict):
             raise ValueError("command[0], the program, is empty")
         if sum(map(len, self.command)) + sum(len(k) + len(v) for k, v in self.env.items()) > MIB:
             raise ValueError("command and env are larger than 1 MiB together")
+        if self.cpu_affinity and (self.resources.cpus % 1000 or not self.resources.cpus):
+            raise ValueError("cpu_affinity binds a job to whole cpus: let it ask for 1, 2, …")
         return self
 
     @property
@@ -165,6 +177,12 @@ class JobSpec(Strict):
     def term_grace(self) -> int:
         given = self.grace if self.grace is not None else self.grace_ms
         return 10_000 if given is None else given
+
+    @property
+    def work(self) -> dict[str, Any]:
+        """How it is to be run beyond its command: only what was asked."""
+        asked = {name: getattr(self, name) for name in WAYS}
+        return {name: value for name, value in asked.items() if value}
 
     @property
     def asks(self) -> Shape:
@@ -178,6 +196,7 @@ class JobSpec(Strict):
             walltime=self.limit,
             tags=tuple(sorted(set(self.tags))),
             custom=tuple(sorted(own.custom.items())),
+            can=tuple(sorted(WAYS[name] for name in self.work)),
         )
 
 

@@ -37,6 +37,13 @@ def test_amounts_are_integers_or_text_with_a_unit() -> None:
     assert (job.term_grace, job.output_limit) == (5000, 2**20)
 
 
+def test_limits_ask_for_a_worker_that_knows_them() -> None:
+    job = submit(max_processes=20, max_files=64, cpu_affinity=True)
+    assert job.work == {"max_processes": 20, "max_files": 64, "cpu_affinity": True}
+    assert job.asks.can == ("cpu-affinity", "max-files", "max-processes")
+    assert (submit().work, submit().asks.can) == ({}, ())
+
+
 def test_what_is_not_said_is_the_documented_default() -> None:
     job = submit()
     assert (job.queue, job.priority, job.retries, job.limit, job.term_grace) == ("default", 0, 0, None, 10_000)
@@ -52,6 +59,10 @@ def test_what_is_not_said_is_the_documented_default() -> None:
         ({"command": [""]}, "jobs[0]"),
         ({"command": [1]}, "jobs[0].command[0]"),
         ({"comand": ["true"]}, "jobs[0].comand"),
+        ({"max_processes": 0}, "jobs[0].max_processes"),
+        ({"max_files": 3}, "jobs[0].max_files"),
+        ({"cpu_affinity": "yes"}, "jobs[0].cpu_affinity"),
+        ({"cpu_affinity": True, "resources": {"cpus": "1.5"}}, "jobs[0]"),
         ({"resources": {"memory": "4 GiBs"}}, "jobs[0].resources.memory"),
         ({"resources": {"memory": 1.5}}, "jobs[0].resources.memory"),
         ({"resources": {"memory": -1}}, "jobs[0].resources.memory"),

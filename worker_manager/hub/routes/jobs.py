@@ -51,6 +51,7 @@ def _new_job(spec: JobSpec) -> NewJob:
         depends_on=tuple(Dependency(each.job, each.needs) for each in spec.depends_on),
         array=spec.array.count if spec.array else None,
         output_limit=spec.output_limit,
+        work=spec.work,
     )
 
 
