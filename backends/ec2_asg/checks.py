@@ -131,6 +131,16 @@ def of_types(shape: Shape, types: Iterable[Mapping[str, Any]]) -> Finding:
     return Finding("shape", Severity.OK, "a worker fits the instance types of the group")
 
 
+def of_requirements(shape: Shape, least: tuple[int, int]) -> Finding:
+    """The same where the group chooses among all types that have enough."""
+    cpus, memory = least
+    if shape.cpus > cpus * 1000 or (shape.memory or 0) > memory * MIB:
+        text = f"the group may choose types with {cpus} vCPUs and {memory} MiB, which a worker does not fit"
+        mend = "raise MinVCpus and MinMemoryMiB of the stack, or ask for less in the pool's shape"
+        return Finding("shape", Severity.ERROR, text, mend)
+    return Finding("shape", Severity.OK, f"a worker fits {cpus} vCPUs and {memory} MiB")
+
+
 # ------------------------------------------------ what has to be asked for
 
 
@@ -214,6 +224,8 @@ class Looked:
         if version.profile and not role:
             yield self.role(version.profile)
         own = (version.data.get("InstanceType"),) if version.data.get("InstanceType") else ()
+        if shape is not None and self._group.least is not None:
+            yield of_requirements(shape, self._group.least)
         if shape is None or not (types := self._group.types or own):
             return
         try:

@@ -1,6 +1,6 @@
 """The platform's answers as values: the group, its members, the instances, what went wrong with them. Pure."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -57,6 +57,7 @@ class Group:
     zones: tuple[str, ...]
     subnets: tuple[str, ...]
     types: tuple[str, ...]  # named by the mixed instances policy
+    least: tuple[int, int] | None = None  # vCPUs and MiB that it asks of a type, where it names none
 
     @property
     def counted(self) -> int:
@@ -118,6 +119,7 @@ def read_group(answer: Mapping[str, Any]) -> Group:
         zones=tuple(answer.get("AvailabilityZones") or ()),
         subnets=tuple(filter(None, (answer.get("VPCZoneIdentifier") or "").split(","))),
         types=tuple(one["InstanceType"] for one in overrides if one.get("InstanceType")),
+        least=_least([one["InstanceRequirements"] for one in overrides if one.get("InstanceRequirements")]),
     )
 
 
@@ -177,6 +179,15 @@ def _template(answer: Mapping[str, Any], mixed: Mapping[str, Any]) -> Template |
     if not given:
         return None
     return Template(given.get("LaunchTemplateId") or "", str(given.get("Version") or "$Default"))
+
+
+def _least(requirements: Sequence[Mapping[str, Any]]) -> tuple[int, int] | None:
+    if not requirements:
+        return None
+    smallest = [
+        min(int((one.get(name) or {}).get("Min") or 0) for one in requirements) for name in ("VCpuCount", "MemoryMiB")
+    ]
+    return smallest[0], smallest[1]
 
 
 def _both_kinds(distribution: Mapping[str, Any]) -> bool:

@@ -38,6 +38,14 @@ WantedBy=multi-user.target
 """
 
 
+# What mounts NFS is not on every image, and mounts come before the site's own lines.
+_NFS = """if ! command -v mount.nfs4 >/dev/null; then
+    if command -v dnf >/dev/null; then dnf install -y nfs-utils
+    elif command -v yum >/dev/null; then yum install -y nfs-utils
+    else apt-get update && apt-get install -y nfs-common; fi || exit 1
+fi"""
+
+
 @dataclass(frozen=True)
 class Mount:
     """A file system on the network: `SOURCE:TARGET[:OPTIONS]`, as `fs-0123:/jobs` or `nfs.example:/export:/jobs:ro`."""
@@ -192,6 +200,8 @@ def _volumes(machine: Machine, region: str) -> list[str]:
             "echo '/swapfile none swap sw,nofail 0 0' >> /etc/fstab",
             "swapon /swapfile || exit 1",
         ]
+    if machine.mounts:
+        lines.append(_NFS)
     for mount in machine.mounts:
         source = f"{mount.source}.efs.{region}.amazonaws.com:/" if mount.is_efs else mount.source
         fields = f"{source} {mount.target} nfs4 {mount.options} 0 0"

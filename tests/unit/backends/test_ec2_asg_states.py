@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
-from backends.base import RefusalKind, WorkerPhase
+from backends.base import RefusalKind, Severity, WorkerPhase
 from backends.ec2_asg import states
+from backends.ec2_asg.checks import of_requirements
 from backends.ec2_asg.group import Member, read_group, read_instances, read_trouble
+from worker.protocol import Shape
 
 
 def test_every_state_that_the_api_knows_is_in_a_table_or_in_store() -> None:
@@ -88,6 +90,17 @@ def test_a_group_of_both_kinds_is_known(base: int | None, percent: int | None, m
     distribution = {"OnDemandBaseCapacity": base, "OnDemandPercentageAboveBaseCapacity": percent}
     policy = {"InstancesDistribution": {name: value for name, value in distribution.items() if value is not None}}
     assert read_group(answer(MixedInstancesPolicy=policy)).mixed is mixed
+
+
+def test_what_is_asked_of_types_is_held_against_the_shape() -> None:
+    asked = {"VCpuCount": {"Min": 4, "Max": 8}, "MemoryMiB": {"Min": 16384}}
+    policy = {"LaunchTemplate": {"Overrides": [{"InstanceRequirements": asked}]}}
+    least = read_group(answer(MixedInstancesPolicy=policy)).least
+    assert least == (4, 16384)
+    assert of_requirements(Shape(4000, 2**34), least).severity is Severity.OK
+    for large in (Shape(4001, 2**30), Shape(1000, 2**34 + 1)):
+        assert of_requirements(large, least).severity is Severity.ERROR
+    assert read_group(answer()).least is None
 
 
 def test_the_template_is_found_with_and_without_a_policy() -> None:

@@ -83,12 +83,14 @@ def test_volumes_mounts_and_boot_lines_come_before_the_worker_and_in_that_order(
         "disk /dev/sdf",
         "disk /dev/sdg",
         "mkswap",
+        "dnf install -y nfs-utils",
         "fs-0123456789abcdef0.efs.eu-west-1.amazonaws.com:/ /jobs nfs4",
     ]
     order += ["nfs.example:/export/x /data nfs4 ro", "dnf install -y git", "systemctl enable --now"]
     places = [script.index(words) for words in order]
     assert places == sorted(places)
     assert f"fallocate -l {2**30} /swapfile" in script
+    assert is_shell(script)
 
 
 def test_a_boot_line_that_fails_starts_no_worker(tmp_path: Path) -> None:
