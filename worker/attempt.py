@@ -95,6 +95,7 @@ class Attempt:
         "status",
         "swept_since",
         "time_limit_ms",
+        "way",
     )
 
     def __init__(
@@ -109,6 +110,7 @@ class Attempt:
         grace_ms: int,
         output_limit: int | None,
         limits: tuple[int, int, int, int] | None = None,
+        way: tuple[str, str, bool] | None = None,
     ) -> None:
         self.job = job
         self.epoch = epoch
@@ -121,6 +123,7 @@ class Attempt:
         self.limits = (
             limits  # memory, processes, open files, cores that are its own; each 0: none. None: no limit at all
         )
+        self.way = way  # isolation, image, network (`isolation.ways.Way`); None: a process like ours
         self.kept = Kept(output_limit)
         self.state = QUEUED
         self.ending: Ending | None = None

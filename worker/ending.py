@@ -12,6 +12,8 @@ from worker.processes import boot_ms
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Callable
+
     from worker.attempt import Attempt
     from worker.roster import Roster
 
@@ -21,8 +23,10 @@ LAST_SWEEP_MS = 30_000
 
 
 class Ender:
-    def __init__(self, roster: Roster) -> None:
+    def __init__(self, roster: Roster, unwrap: Callable[[Attempt], None]) -> None:
+        """`unwrap` is called when the main process of an attempt with a `way` was reaped."""
         self._roster = roster
+        self._unwrap = unwrap
         self.due: dict[Attempt, int] = {}  # running → when it is told to end, or killed when it was told already
         self.swept: list[Attempt] = []
         self._doubtful = False  # there is a child of which we do not know whose it is
@@ -87,13 +91,15 @@ class Ender:
         self.due.pop(attempt, None)
         attempt.swept_since = now
         self.swept.append(attempt)
+        if attempt.way is not None:
+            self._unwrap(attempt)
 
     # ------------------------------------------------------------ the sweep
 
     def sweep(self, now: int) -> list[tuple[Attempt, bool]]:
         """Kill what ended attempts left behind. Returns those that are over, because nothing of them is left (True), or
         something is that will not go or is in doubt (False)."""
-        holding = set()
+        holding = set(self._roster.cleaners.values())
         self._doubtful = False
         for pid in self._roster.others():
             attempt = self._roster.whose(pid)

@@ -33,8 +33,9 @@ from worker.startup import Starter, WorkerProblem, is_shortage, why_not_started
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Iterable
+    from typing import Any, Iterable, Mapping
 
+    from worker.isolation.isolator import Isolator
     from worker.limits.limiter import Limiter
     from worker.packing import Asks
 
@@ -53,6 +54,7 @@ class Keeper:
         room: Room,
         env: dict[str, str],
         places: Iterable[tuple[str, int, str, str]] = (),
+        isolation: Mapping[str, Any] | None = None,
     ) -> None:
         """`places`: where control groups can be made, see `limits.places`."""
         nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -65,12 +67,15 @@ class Keeper:
         self._roster = Roster(self._remover)
         self._news = News(channel, self._epoll, self._queue)
         self._pipes = Pipes(self._epoll, self._news)
-        self._starter = Starter(room, slots, self._pipes, env, nothing, self._limiter)
+        self._starter = Starter(room, slots, self._pipes, env, nothing, self._limiter, self._isolator)
         self._places = places
         self._limits: Limiter | None = None  # until a job needs one
         if places:
             self._limiter()  # what an earlier keeper left goes now
-        self._ender = Ender(self._roster)
+        self._isolation = isolation  # what the agent found out, see `isolation.found`
+        self._isolated: Isolator | None = None  # until a job asks for it
+        self._setting = (work_dir, env, nothing)
+        self._ender = Ender(self._roster, lambda attempt: self._isolator().has_ended(attempt))
         self._epoll.register(self._ender.wake, select.EPOLLIN)
         self._stuck = False  # nothing of the queue can start until an attempt ends, comes, or the room changes
         self._lease_end: int | None = None
@@ -89,6 +94,8 @@ class Keeper:
                 self._step()
         finally:
             self._ender.end_everything()
+            if self._isolated is not None:
+                self._isolated.close()
             if self._limits is not None:
                 self._limits.close()
 
@@ -184,6 +191,16 @@ class Keeper:
         for attempt, ending in limits.look(now):
             self._ender.tell(attempt, ending, 0)
 
+    # ------------------------------------------------------------ isolation
+
+    def _isolator(self) -> Isolator:
+        if self._isolated is None:
+            from worker.isolation.isolator import Isolator  # most keepers never need it
+
+            work_dir, env, nothing = self._setting
+            self._isolated = Isolator(self._isolation or {}, work_dir, env, self._roster, nothing)
+        return self._isolated
+
     # ------------------------------------------------------------ the steps of an attempt
 
     def _start_what_fits(self, now: int) -> None:
@@ -225,6 +242,8 @@ class Keeper:
         self._pipes.read_the_rest(attempt)
         if attempt.limits is not None:
             self._limiter().has_ended(attempt)
+        if attempt.way is not None:
+            self._isolator().judge(attempt)
         self._take_back(attempt, reusable=clean)
         self._is_done(attempt)
 
@@ -275,10 +294,10 @@ def main() -> int:
         messages += channel.receive()
     if not messages:
         return DONE
-    _, work_dir, has, gpus, env, places = messages.pop(0)
+    _, work_dir, has, gpus, env, places, isolation = messages.pop(0)
     if not lock(work_dir):
         return WORK_DIR_IN_USE
-    keeper = Keeper(channel, work_dir, Room(has, gpus), env, places)
+    keeper = Keeper(channel, work_dir, Room(has, gpus), env, places, isolation)
     keeper.obey(messages)
     return keeper.run()
 

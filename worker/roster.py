@@ -18,13 +18,15 @@ class Roster:
         self.attempts: dict[tuple[str, int], Attempt] = {}  # all that are not over
         self.by_pid: dict[int, Attempt] = {}  # main processes, and sessions: running or swept
         self.running: dict[int, Attempt] = {}
+        self.cleaners: dict[int, Attempt] = {}  # ours, at work for an attempt that is over when they are
         self.strays: dict[int, Attempt] = {}  # those of which we found out whose they are
         self.children = processes.Children()
         self._remover = remover
 
     def others(self) -> list[int]:
         """Children that are neither a running main process nor ours."""
-        return [pid for pid in self.children.now() if pid not in self.running and pid != self._remover.pid]
+        ours = {self._remover.pid, *self.cleaners} if self.cleaners else (self._remover.pid,)
+        return [pid for pid in self.children.now() if pid not in self.running and pid not in ours]
 
     def whose(self, pid: int) -> Attempt | None:
         """The attempt a stray comes from: by its session, else by the environment it was started with."""
@@ -49,5 +51,6 @@ class Roster:
     def has_ended(self, pid: int) -> None:
         """A child that was no main process is gone: its number may come again."""
         self.strays.pop(pid, None)
+        self.cleaners.pop(pid, None)
         if pid == self._remover.pid:
             self._remover.pid = 0

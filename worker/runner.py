@@ -14,6 +14,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 
 from worker import orphans, processes
 from worker.channel import Channel
+from worker.isolation import ways
 from worker.keeper import CHANNEL_FD, LEASE_ENDED, WORK_DIR_IN_USE
 from worker.limits.places import Place
 from worker.processes import boot_ms
@@ -83,7 +84,8 @@ class Runner:
     waits in the keeper's queue until it fits; None starts everything at once. `gpus` are the device ids behind
     `has.gpus`; each job sees its own through CUDA_VISIBLE_DEVICES. `env` is what every job's environment starts from
     (the agent's own is never passed on). `places` is where control groups can be made (`limits.places.find`); without
-    them the keeper watches the memory of jobs itself.
+    them the keeper watches the memory of jobs itself. `isolation` is what `isolation.found` found out; without it jobs
+    are processes.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Runner:
         env: Optional[Mapping[str, str]] = None,
         lease_ms: Optional[int] = None,
         places: Optional[Mapping[str, Place]] = None,
+        isolation: Optional[Mapping[str, Any]] = None,
     ) -> None:
         self._keeper_id = os.urandom(8).hex()
         self._has = has
@@ -102,12 +105,13 @@ class Runner:
         self._waiting: List[Message] = []
         self._newest: Tuple[Any, Optional[Asked]] = (None, None)  # a shape as sent, and what it means
         self._death: Optional[KeeperDied] = None
+        self._isolation = isolation or {}
         self._channel, self._pid = start_keeper()
         base = {"PATH": processes.DEFAULT_PATH, **(env or {}), "WM_KEEPER": self._keeper_id}
         if MARK in os.environ:
             base[MARK] = os.environ[MARK]
         told = [(name, place.version, place.parent, place.home) for name, place in (places or {}).items()]
-        self._waiting.append(("setup", os.path.abspath(work_dir), amounts(has), list(gpus), base, told))
+        self._waiting.append(("setup", os.path.abspath(work_dir), amounts(has), list(gpus), base, told, isolation))
         if lease_ms is not None:
             self._waiting.append(("lease", boot_ms() + lease_ms))
         self.flush()
@@ -121,7 +125,8 @@ class Runner:
                 continue
             self._sent[key] = assignment
             asked = self._asked_by(assignment)
-            self._waiting.append(start_message(assignment, asked))
+            way = ways.told(assignment.get("work"), self._isolation)
+            self._waiting.append((*start_message(assignment, asked), way))
             if asked.misfits:
                 text = "; ".join(map(str, asked.misfits))
                 self._waiting.append(("cancel", *key, Outcome.RETURNED, "does-not-fit", text, 0))
@@ -226,6 +231,10 @@ class Runner:
         if self._death is None:
             status = self._reap(0)
             orphans.end(self._keeper_id, set(self._pids.values()))
+            if any(kind in self._isolation.get("programs", ()) for kind in ways.ENGINES):
+                from worker.isolation import found  # a keeper that was killed leaves its containers
+
+                found.remove_containers(self._isolation, self._keeper_id)
             self._death = KeeperDied(why_it_died(status))
         return self._death
 

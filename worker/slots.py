@@ -11,6 +11,10 @@ import sys
 
 from worker import processes
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Holder = tuple[str, "tuple[int, int] | None"]  # the owner, and the user as whom its job runs
+
 MODE = 0o700
 DIRECTORY = 0o040000
 IDLE_SLOTS = 64  # empty ones kept for reuse; more are removed
@@ -19,11 +23,11 @@ AT_ONCE = 50  # directories that one remover takes
 
 
 class Slot:
-    __slots__ = ("identity", "owner", "path")
+    __slots__ = ("holder", "identity", "path")
 
-    def __init__(self, path: str, owner: str, identity: tuple[int, int, int, int]) -> None:
+    def __init__(self, path: str, holder: Holder, identity: tuple[int, int, int, int]) -> None:
         self.path = path
-        self.owner = owner
+        self.holder = holder
         self.identity = identity
 
 
@@ -40,16 +44,18 @@ class Slots:
         self._directory = os.path.join(directory, "slots")
         self._trash = os.path.join(directory, "trash")
         self.garbage: list[str] = []
-        self._idle: dict[str, list[Slot]] = {}
+        self._idle: dict[Holder, list[Slot]] = {}
         self._idle_count = 0
         self._made = 0
         for path in (self._directory, self._trash):
             os.makedirs(path, MODE, exist_ok=True)
         self._start_empty()
 
-    def take(self, owner: str) -> Slot:
-        """An empty directory that no other owner ever used. Raises OSError when none can be made."""
-        idle = self._idle.get(owner)
+    def take(self, owner: str, user: tuple[int, int] | None = None) -> Slot:
+        """An empty directory that no other owner ever used, and that belongs to this (uid, gid); None: to us. Raises
+        OSError when none can be made."""
+        holder = (owner, user)
+        idle = self._idle.get(holder)
         if idle:
             self._idle_count -= 1
             return idle.pop()
@@ -57,13 +63,15 @@ class Slots:
         path = os.path.join(self._directory, str(self._made))
         os.mkdir(path, MODE)
         os.chmod(path, MODE)  # whatever the umask says
-        return Slot(path, owner, identity(path))
+        if user is not None:
+            os.chown(path, *user)
+        return Slot(path, holder, identity(path))
 
     def give_back(self, slot: Slot, reusable: bool = True) -> None:
         """`reusable` False: a process may still hold it."""
         if reusable and self._is_untouched(slot):
             if self._idle_count < IDLE_SLOTS:
-                self._idle.setdefault(slot.owner, []).append(slot)
+                self._idle.setdefault(slot.holder, []).append(slot)
                 self._idle_count += 1
                 return
             self._forget_idle()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Callable
 
     from worker.attempt import Attempt
+    from worker.isolation.isolator import Isolator
     from worker.limits.limiter import Limiter
     from worker.packing import Room
     from worker.pipes import Pipes
@@ -56,10 +57,18 @@ class Starter:
     """Starts an attempt, with its share of the room, a directory, a pipe and an environment; takes them back later."""
 
     def __init__(
-        self, room: Room, slots: Slots, pipes: Pipes, env: dict[str, str], nothing: int, limiter: Callable[[], Limiter]
+        self,
+        room: Room,
+        slots: Slots,
+        pipes: Pipes,
+        env: dict[str, str],
+        nothing: int,
+        limiter: Callable[[], Limiter],
+        isolator: Callable[[], Isolator],
     ) -> None:
         self._room = room
         self._limiter = limiter
+        self._isolator = isolator
         self._slots = slots
         self._pipes = pipes
         self._env = env  # what every job's environment starts from
@@ -69,18 +78,26 @@ class Starter:
         """Raises OSError, ValueError or TypeError for what cannot be started; what it was given is to be taken back."""
         attempt.gpus = self._room.take(attempt.asks)
         self._prepare(attempt)
-        if attempt.limits is None:
+        if attempt.limits is None or self._elsewhere(attempt):
             self._spawn(attempt)
         else:
             self._limiter().spawn(attempt, self._spawn)
 
+    def _elsewhere(self, attempt: Attempt) -> bool:
+        """An engine's: its limits are the engine's too."""
+        return attempt.way is not None and self._isolator().is_elsewhere(attempt)
+
     def _spawn(self, attempt: Attempt) -> None:
+        if attempt.way is not None:
+            self._isolator().spawn(attempt, self._environment(attempt))
+            return
         attempt.pid = processes.spawn(attempt.argv, self._environment(attempt), self._nothing, attempt.pipe_in)
 
     def _prepare(self, attempt: Attempt) -> None:
         """Its directory, which becomes ours too, because a process starts in its parent's; its pipe."""
         try:
-            attempt.slot = self._slots.take(attempt.owner)
+            user = None if attempt.way is None else self._isolator().user_of(attempt)
+            attempt.slot = self._slots.take(attempt.owner, user)
             os.chdir(attempt.slot.path)
             self._pipes.open(attempt)
         except OSError as problem:
@@ -100,6 +117,8 @@ class Starter:
         attempt.gpus = []
         if attempt.limits is not None:
             self._limiter().release(attempt)
+        if attempt.way is not None:
+            self._isolator().release(attempt)
         if attempt.slot is not None:
             self._slots.give_back(attempt.slot, reusable)
             attempt.slot = None

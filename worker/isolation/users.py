@@ -1,0 +1,61 @@
+"""Which user the jobs of an owner run as, where the agent is root and no user was named: one number for each owner.
+
+The numbers are the machine's: every agent on it that is root asks the same file, so that no two owners share one, and a
+number is never given to a second owner. Such a user has no name and no home; it exists by being used.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+FIRST, LAST = 700_000, 799_999  # below and above lie what systems give to people, services and subordinate ids
+REGISTRY = "/var/lib/worker-manager/job-users"
+
+
+class Users:
+    """`registry`: the file, made private. Raises OSError where it cannot be kept, or the numbers are used up."""
+
+    def __init__(self, registry: str, first: int = FIRST, last: int = LAST) -> None:
+        self._registry = registry
+        self._first, self._last = first, last
+        self._known: dict[str, tuple[int, int]] = {}
+
+    def of(self, owner: str) -> tuple[int, int]:
+        """(uid, gid) of this owner, the same as ever."""
+        if owner not in self._known:
+            number = self._first + self._place(owner)
+            if number > self._last:
+                raise OSError(
+                    "the users for jobs are used up: %s holds %d" % (self._registry, self._last - self._first)
+                )
+            self._known[owner] = (number, number)
+        return self._known[owner]
+
+    def _place(self, owner: str) -> int:
+        """Its line in the file; a new one when it has none. A line that was cut short by a crash keeps its place."""
+        os.makedirs(os.path.dirname(self._registry), 0o700, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(self._registry, flags, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            lines = _read(descriptor).split(b"\n")
+            word = owner.encode("utf-8", "backslashreplace").replace(b"\n", b"\\n")
+            if word in lines[:-1]:
+                return lines.index(word)
+            torn = b"\n" if lines[-1] else b""
+            os.lseek(descriptor, 0, os.SEEK_END)
+            os.write(descriptor, torn + word + b"\n")
+            os.fsync(descriptor)
+            return len(lines) - 1 + len(torn)
+        finally:
+            os.close(descriptor)
+
+
+def _read(descriptor: int) -> bytes:
+    found = b""
+    while True:
+        part = os.pread(descriptor, 65536, len(found))
+        if not part:
+            return found
+        found += part
