@@ -184,4 +184,8 @@ def own_sockets() -> Path:
         raise BackendUnusable(f"{path} cannot be made: {failed.strerror}") from failed
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise BackendUnusable(f"{path} is not ours alone: remove it, or set TMPDIR to another folder")
+    for log in path.glob("wm-*.log"):  # of a manager that was killed in the middle of a call
+        with suppress(OSError):
+            if log.stat().st_mtime < time.time() - 3600:
+                log.unlink()
     return path

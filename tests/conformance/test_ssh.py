@@ -16,7 +16,8 @@ from backends.ssh import CAPABILITIES, SshBackend
 from tests import needs
 from tests.conformance.adopter import Adopter, Behaviour, Fault
 from tests.conformance.suite import Conformance
-from tests.stand_ins.ssh import SshSite, pids, read
+from tests.place import alive
+from tests.stand_ins.ssh import SshSite, children, pids, read
 from worker_manager.clock import SystemClock
 
 _NAME = "conformance-worker"
@@ -143,14 +144,18 @@ class SshAdopter(Adopter):
 
     def _processes(self, handle: str) -> set[int]:
         mark = f"WM_WORKER={handle.partition('@')[0]}\0".encode()
-        return {pid for pid in pids() if mark in read(pid, "environ") and read(pid, "stat").split()[2] != b"Z"}
+        return {pid for pid in pids() if mark in read(pid, "environ") and alive(pid)}
 
     def _worker(self, handle: str) -> int:
+        """Not what it has forked, which looks the same until it becomes something else."""
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
-            for pid in self._processes(handle):
-                if read(pid, "cmdline").split(b"\0")[3:4] == [_NAME.encode()]:
-                    return pid
+            alike = {
+                pid for pid in self._processes(handle) if read(pid, "cmdline").split(b"\0")[3:4] == [_NAME.encode()]
+            }
+            forked = {child for pid in alike for child in children(pid)}
+            if eldest := alike - forked:
+                return min(eldest)
         raise AssertionError(f"{handle} did not start")
 
 
