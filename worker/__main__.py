@@ -12,6 +12,7 @@ from typing import Optional, Sequence
 from worker import host, resources
 from worker.agent import Agent, boot_ms
 from worker.client import Refused
+from worker.isolation import found
 from worker.joining import GaveUp, Joining, Stopped
 from worker.journal import Journal, utc_ms
 from worker.limits import places as limits
@@ -52,10 +53,20 @@ def _work(options: Options, work_dir: WorkDir, signals: Signals, journal: Journa
     """The keeper boots while the hub is asked."""
     given = resources.found(work_dir.path, options.wishes, os.environ, utc_ms())
     groups = limits.find() if options.limits == "auto" else {}
-    given = given.able(limits.ways(groups))
-    runner = Runner(work_dir.jobs, given.shape, given.gpus, places=groups)
     try:
-        joining = Joining(options, given.shape, host.facts(os.environ))
+        isolation = found.find(
+            options.isolation, options.job_user, work_dir.path, options.secrets, options.sandbox_show, os.environ
+        )
+    except found.JobUserError as error:
+        journal("error", text=str(error))
+        return USAGE
+    given = given.able(limits.ways(groups)).able(isolation.can)
+    if isolation.cannot:
+        journal("isolation", can=list(isolation.can), cannot=isolation.cannot)
+    runner = Runner(work_dir.jobs, given.shape, given.gpus, places=groups, isolation=isolation.told)
+    try:
+        facts = {**host.facts(os.environ), **({"cannot": isolation.cannot} if isolation.cannot else {})}
+        joining = Joining(options, given.shape, facts)
         joined = joining.join(boot_ms, lambda ms: _rested(ms, signals), journal)
         journal.call_it(joined.registered.get("worker", ""))
         journal("registered", hub=str(options.server), shape=given.shape.to_wire())

@@ -6,6 +6,7 @@ What does not have the form of worker/protocol.py is `Unreachable`: some proxy's
 from typing import Any, Callable, Dict, Mapping
 
 from worker.connection import Unreachable
+from worker.isolation import ways
 from worker.protocol import Polled, Registered, Reported
 
 Told = Dict[str, Any]
@@ -13,8 +14,11 @@ Told = Dict[str, Any]
 # How a job can be run beyond its command, and what each part of that looks like.
 WORK: Dict[str, Callable[[Any], bool]] = {
     "cpu_affinity": lambda value: isinstance(value, bool),
+    "image": lambda value: isinstance(value, str) and not value.startswith("-"),
+    "isolation": lambda value: value in (ways.PROCESS, *ways.WAYS),
     "max_files": lambda value: _amount(value),
     "max_processes": lambda value: _amount(value),
+    "network": lambda value: isinstance(value, bool),
 }
 
 
@@ -74,7 +78,7 @@ def _mistake_in_work(work: Any) -> str:
             return "this worker does not know %s" % name
         if not WORK[name](value):
             return "%s makes no sense" % name
-    return ""
+    return ways.mistake_in(work)
 
 
 def _is_shape(shape: Told) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, List, MutableMapping, NamedTuple, NoRetu
 
 from worker.address import BadAddress, Endpoint, endpoint
 from worker.host import VERSION
+from worker.isolation.ways import WAYS
 from worker.protocol import UnitError, parse_bytes, parse_cpus, parse_duration
 from worker.resources import Wishes
 from worker.terms import NOTICE_MS, Terms
@@ -41,6 +42,10 @@ class Options(NamedTuple):
     exit_on_exception: bool
     log_format: str
     limits: str  # auto or watch
+    isolation: Optional[Tuple[str, ...]]  # the ways to try; None: those that are cheap to try
+    job_user: str  # none, auto, or a user's name or number
+    sandbox_show: Tuple[str, ...]  # folders that a sandbox shows though it hides what they lie in
+    secrets: Tuple[str, ...]  # files that no job may read
 
     def __repr__(self) -> str:
         return "Options(server=%s, worker=%s)" % (self.server, self.worker)  # without the token
@@ -109,6 +114,14 @@ def _limits(text: str) -> str:
     return text
 
 
+def _ways(text: str) -> Tuple[str, ...]:
+    words = _tags(text)
+    for word in words:
+        if word not in (*WAYS, "none"):
+            raise UnitError("%r is none of %s, none" % (word, ", ".join(WAYS)))
+    return tuple(word for word in words if word != "none")
+
+
 def _format(text: str) -> str:
     if text not in ("auto", "json", "text"):
         raise UnitError("%r is none of auto, json, text" % text)
@@ -141,6 +154,9 @@ FLAGS: Tuple[_Flag, ...] = (
     _Flag("dead-man-seconds", parse_duration, "leave when idle and the hub was silent for this long"),
     _Flag("join-seconds", parse_duration, "try to register for this long (default 300)"),
     _Flag("limits", _limits, "auto: control groups where they can be made; watch: only look at what jobs use"),
+    _Flag("isolation", _ways, "try and offer these: sandbox, docker, podman, apptainer; or none (default: sandbox)"),
+    _Flag("job-user", _text, "as root, run jobs as: none, auto (one for each owner), or a user (default none)"),
+    _Flag("sandbox-show", _tags, "a folder that sandboxes show though they hide homes (may be repeated)"),
     _Flag("log-format", _format, "auto, json or text"),
 )
 SWITCHES: Tuple[_Flag, ...] = (
@@ -149,7 +165,7 @@ SWITCHES: Tuple[_Flag, ...] = (
     _Flag("pass-down-termination", _switch, "the first signal ends the jobs and gives them back"),
     _Flag("delete-work-dir-on-exit", _switch, "leave nothing behind"),
 )
-REPEATED = ("tag", "custom")
+REPEATED = ("tag", "custom", "sandbox-show")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -229,6 +245,10 @@ def _checked(values: Dict[str, Any], env: MutableMapping[str, str]) -> Options:
         exit_on_exception=bool(values["exit_on_exception"]),
         log_format=_style(values["log_format"] or "auto"),
         limits=values["limits"] or "auto",
+        isolation=values["isolation"],
+        job_user=values["job_user"] or "none",
+        sandbox_show=values["sandbox_show"] or (),
+        secrets=tuple(path for path in (values["join_token_file"], values["token_file"]) if path),
     )
 
 

@@ -8,8 +8,6 @@ Only the sandbox is tried without being asked for, because that takes a few mill
 import contextlib
 import os
 import pwd
-import shutil
-import subprocess
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from worker import processes
@@ -33,6 +31,17 @@ REMOVE_S = 30.0
 
 class JobUserError(Exception):
     """--job-user names what cannot be had; the message says why."""
+
+
+class TryError(Exception):
+    """An engine did not answer in time."""
+
+
+class Ran(NamedTuple):
+    program: str
+    status: int
+    out: str
+    err: str
 
 
 class Found(NamedTuple):
@@ -61,16 +70,19 @@ def find(
     cannot: Dict[str, str] = {}
     for kind in WAYS:
         if kind in wanted if wanted is not None else kind == SANDBOX:
-            program = shutil.which(PROGRAM[kind])
+            program = _which(PROGRAM[kind], env.get("PATH") or processes.DEFAULT_PATH)
+            if program is None and wanted is None:
+                continue  # nobody asked for it
             if program is None:
                 cannot[kind] = "%s is not on this machine (package %s)" % (PROGRAM[kind], PACKAGE[kind])
                 continue
             if kind == SANDBOX:
                 told.update(of_sandbox(work_dir, secrets, shown))
-            cannot[kind] = _try(kind, program, told, work_dir)
-            if not cannot[kind]:
+            reason = _try(kind, program, told, work_dir)
+            if reason:
+                cannot[kind] = reason
+            else:
                 told["programs"][kind] = program
-                del cannot[kind]
     return Found(told, tuple(sorted(told["programs"])), cannot)
 
 
@@ -114,7 +126,7 @@ def of_sandbox(work_dir: str, secrets: Sequence[str], shown: Sequence[str]) -> D
     view = sandbox.view(folders, secrets, shown)
     return {
         "view": (list(view.hidden), list(view.masked), list(view.shown)),
-        "sandbox": tuple(shutil.which(name, path=processes.DEFAULT_PATH) or "" for name in ("env", "setpriv")),
+        "sandbox": tuple(_which(name, processes.DEFAULT_PATH) or "" for name in ("env", "setpriv")),
     }
 
 
@@ -133,7 +145,13 @@ def _try(kind: str, program: str, told: Mapping[str, Any], work_dir: str) -> str
     """What is wrong, in a line; "" when it works."""
     try:
         if kind == SANDBOX:
-            return _try_sandbox(program, told, work_dir)
+            known, circumstances = os.path.join(os.path.dirname(work_dir), ".sandbox-works"), _circumstances(program)
+            if _read(known) == circumstances:
+                return ""
+            reason = _try_sandbox(program, told, work_dir)
+            if not reason:
+                _keep(known, circumstances)
+            return reason
         if kind == APPTAINER and told["root"] and not told["each_owner"]:
             return "where the agent is root it needs --job-user"
         if kind == APPTAINER:
@@ -142,8 +160,31 @@ def _try(kind: str, program: str, told: Mapping[str, Any], work_dir: str) -> str
         if not trouble:
             _remove_listed(program, told, containers.LOCK_LABEL, containers.abandoned)
         return trouble
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
+    except (OSError, ValueError, TryError) as error:
         return "%s could not be tried: %s" % (program, error)
+
+
+def _circumstances(program: str) -> str:
+    """What it depends on whether a sandbox can be made. While it is the same, what was learned once is not tried again
+    by each agent that starts."""
+    file = os.stat(program)
+    spaces = [os.readlink("/proc/self/ns/" + name) for name in ("user", "mnt", "pid")]
+    return " ".join(map(str, (_read("/proc/sys/kernel/random/boot_id"), os.geteuid(), file.st_mtime_ns, *spaces)))
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def _keep(path: str, text: str) -> None:
+    mine = "%s.%d" % (path, os.getpid())
+    with open(mine, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(mine, path)
 
 
 def _try_sandbox(program: str, told: Mapping[str, Any], work_dir: str) -> str:
@@ -174,16 +215,29 @@ def _try_sandbox(program: str, told: Mapping[str, Any], work_dir: str) -> str:
                 os.close(descriptor)
 
 
-def _ran(command: Sequence[str], told: Mapping[str, Any], limit_s: float = TRY_S) -> "subprocess.CompletedProcess[str]":
+def _ran(command: Sequence[str], told: Mapping[str, Any], limit_s: float = TRY_S) -> Ran:
+    import subprocess  # dear, and only engines need it
+
     env = {"PATH": processes.DEFAULT_PATH, **told["client_env"]}
-    return subprocess.run(list(command), env=env, capture_output=True, text=True, timeout=limit_s, check=False)
+    try:
+        done = subprocess.run(list(command), env=env, capture_output=True, text=True, timeout=limit_s, check=False)
+    except subprocess.TimeoutExpired:
+        raise TryError("no answer in %d s" % limit_s) from None
+    return Ran(command[0], done.returncode, done.stdout, done.stderr)
 
 
-def _trouble(done: "subprocess.CompletedProcess[str]") -> str:
-    if done.returncode == 0:
+def _trouble(ran: Ran) -> str:
+    if ran.status == 0:
         return ""
-    lines = (done.stderr or done.stdout).strip().splitlines()
-    return lines[-1][:500] if lines else "%s ended with status %d" % (done.args[0], done.returncode)
+    lines = (ran.err or ran.out).strip().splitlines()
+    return lines[-1][:500] if lines else "%s ended with status %d" % (ran.program, ran.status)
+
+
+def _which(program: str, path: str) -> Optional[str]:
+    try:
+        return processes.find(program, path)
+    except OSError:
+        return None
 
 
 # ---------------------------------------------------------------- what was left
@@ -194,12 +248,12 @@ def remove_containers(told: Mapping[str, Any], keeper: str) -> None:
     label = "%s=%s" % (containers.KEEPER_LABEL, keeper)
     for kind in ENGINES:
         if kind in told["programs"]:
-            with contextlib.suppress(OSError, subprocess.SubprocessError):
+            with contextlib.suppress(OSError, TryError):
                 _remove_listed(told["programs"][kind], told, label, containers.all_of)
 
 
 def _remove_listed(program: str, told: Mapping[str, Any], label: str, which: Callable[[str], List[str]]) -> None:
     listed = _ran(containers.listing(program, label), told)
-    ids = which(listed.stdout) if listed.returncode == 0 else []
+    ids = which(listed.out) if listed.status == 0 else []
     if ids:
         _ran(containers.remove(program, ids), told, REMOVE_S)

@@ -32,4 +32,6 @@ def mistake_in(work: Mapping[str, Any]) -> str:
         return "isolation %s has no image" % kind
     if kind == PROCESS and not work.get("network", True):
         return "a plain process cannot be kept from the network"
+    if kind in ENGINES and work.get("cpu_affinity"):
+        return "isolation %s cannot bind a job to cores" % kind
     return ""

@@ -63,6 +63,7 @@ def _job(inv: Invocation, job: Mapping[str, Any]) -> None:
             ("Priority", text("priority")(job)),
             ("Time limit", duration(job.get("time_limit_ms"))),
             ("Limits", _limits(job)),
+            ("Isolation", _isolation(job) if job.get("isolation") else ""),
             ("Retries", text("retries")(job)),
             ("Worker", text("worker")(job)),
             ("Exit code", text("exit_code")(job)),
@@ -101,6 +102,11 @@ def _limits(job: Mapping[str, Any]) -> str:
     """What of it is bounded or bound beyond what it asks for."""
     words = [f"{job[name]} {what}" for name, what in _LIMITS if job.get(name)]
     return ", ".join([*words, *(["cores of its own"] if job.get("cpu_affinity") else [])])
+
+
+def _isolation(job: Mapping[str, Any]) -> str:
+    words = [job["isolation"], job.get("image"), None if job.get("network", True) else "no network"]
+    return ", ".join(word for word in words if word)
 
 
 def _array(array: Any) -> None:

@@ -17,6 +17,7 @@ from worker_manager.config.flags import CONNECTION
 from worker_manager.errors import UsageError
 
 MOST_AT_ONCE = 10_000  # jobs in one request
+ISOLATIONS = ("process", "sandbox", "docker", "podman", "apptainer")
 MAX_FILE = 256 << 20
 
 
@@ -53,6 +54,11 @@ class _Submit(OurCommand):
 @click.option("--time-limit", help="Such as 10m; then the job is ended. [default: none]")
 @click.option("--max-processes", type=click.IntRange(1), help="So many at once, threads included. [default: any]")
 @click.option("--max-files", type=click.IntRange(16), help="Open at once in a process. [default: the worker's own]")
+@click.option("--isolation", type=click.Choice(ISOLATIONS), help="How it is kept apart. [default: process]")
+@click.option("--image", help="Of docker, podman or apptainer; says --isolation docker when none is given.")
+@click.option(
+    "--no-network", "network", flag_value=False, default=None, type=bool, help="Nothing but itself to talk to."
+)
 @click.option("--cpu-affinity", is_flag=True, default=None, help="Bind it to cores that no other such job has.")
 @click.option("--tag", "tags", multiple=True, help="Run only on workers that offer it (repeatable).")
 @click.option("--queue", help="[default: default]")
@@ -123,6 +129,8 @@ def spec_of(
         "custom": dict(_count(pair) for pair in custom) or None,
     }
     spec: dict[str, Any] = {name: value for name, value in plain.items() if value is not None}
+    if "image" in spec:
+        spec.setdefault("isolation", "docker")
     if any(value is not None for value in asked.values()):
         spec["resources"] = {name: value for name, value in asked.items() if value is not None}
     if env:

@@ -64,6 +64,9 @@ class Job(TypedDict, total=False):
     max_processes: int
     max_files: int
     cpu_affinity: bool
+    isolation: str
+    image: str
+    network: bool
     retries: int
     attempt: int
     worker: str | None

@@ -4,7 +4,7 @@ A field that is not here is refused, so that a typo does not pass. Amounts are i
 text with a unit is taken too (`"4GiB"`, `"0.5"` CPUs, `"10m"`). Workers' own messages are in `worker/protocol.py`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
@@ -132,6 +132,15 @@ WAYS = {  # parts of a job that not every worker knows → what such a worker sa
     "max_files": "max-files",
     "cpu_affinity": "cpu-affinity",
 }
+IMAGES = ("docker", "podman", "apptainer")  # ways of isolation that run a job in an image
+Isolation = Literal["process", "sandbox", "docker", "podman", "apptainer"]
+Image = Annotated[
+    str,
+    _like(
+        r"^[A-Za-z0-9/][A-Za-z0-9._/:@+-]{0,499}$",
+        "an image is a name such as registry/project/image:tag, or for apptainer a file or docker://…",
+    ),
+]
 
 
 class JobSpec(Strict):
@@ -155,6 +164,9 @@ class JobSpec(Strict):
     max_processes: Annotated[int, Field(ge=1, le=2**22, strict=True)] | None = None
     max_files: Annotated[int, Field(ge=16, le=2**20, strict=True)] | None = None
     cpu_affinity: Annotated[bool, Field(strict=True)] = False
+    isolation: Isolation = "process"
+    image: Image | None = None
+    network: Annotated[bool, Field(strict=True)] = True
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -167,7 +179,18 @@ class JobSpec(Strict):
             raise ValueError("command and env are larger than 1 MiB together")
         if self.cpu_affinity and (self.resources.cpus % 1000 or not self.resources.cpus):
             raise ValueError("cpu_affinity binds a job to whole cpus: let it ask for 1, 2, …")
+        self._can_be_isolated()
         return self
+
+    def _can_be_isolated(self) -> None:
+        if self.isolation in IMAGES and self.image is None:
+            raise ValueError(f"isolation {self.isolation} needs an image")
+        if self.image is not None and self.isolation not in IMAGES:
+            raise ValueError(f"isolation {self.isolation} has no image: say docker, podman or apptainer")
+        if self.isolation == "process" and not self.network:
+            raise ValueError("a plain process cannot be kept from the network: ask for isolation sandbox")
+        if self.isolation in ("docker", "podman") and self.cpu_affinity:
+            raise ValueError(f"isolation {self.isolation} cannot bind a job to cores")
 
     @property
     def limit(self) -> int | None:
@@ -182,7 +205,18 @@ class JobSpec(Strict):
     def work(self) -> dict[str, Any]:
         """How it is to be run beyond its command: only what was asked."""
         asked = {name: getattr(self, name) for name in WAYS}
-        return {name: value for name, value in asked.items() if value}
+        found = {name: value for name, value in asked.items() if value}
+        if self.isolation != "process":
+            found["isolation"] = self.isolation
+            found.update({"image": self.image} if self.image else {}, **({} if self.network else {"network": False}))
+        return found
+
+    @property
+    def _needs(self) -> Iterator[str]:
+        """What its worker must say that it can."""
+        yield from (WAYS[name] for name in self.work if name in WAYS)
+        if self.isolation != "process":
+            yield self.isolation
 
     @property
     def asks(self) -> Shape:
@@ -196,7 +230,7 @@ class JobSpec(Strict):
             walltime=self.limit,
             tags=tuple(sorted(set(self.tags))),
             custom=tuple(sorted(own.custom.items())),
-            can=tuple(sorted(WAYS[name] for name in self.work)),
+            can=tuple(sorted(self._needs)),
         )
 
 
