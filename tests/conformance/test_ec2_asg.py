@@ -83,7 +83,7 @@ class AsgAdopter(Adopter):
         folder = self.root / manager / pool
         folder.mkdir(parents=True, exist_ok=True)
         # A call to this stand-in takes more than 0.2 s when the machine is busy.
-        timeout = max(call_timeout_s, 4.0) if call_timeout_s else 30.0
+        timeout = max(call_timeout_s, 10.0) if call_timeout_s else 30.0
         context = Context(manager, pool, str(folder), SystemClock().now_ms, timeout)
         options = {
             "group": group,

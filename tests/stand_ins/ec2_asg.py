@@ -10,13 +10,10 @@ refusals in the words of the real service. What a test may order of the next ins
 """
 
 import base64
-import gzip
 import io
 import json
 import os
 import shutil
-import signal
-import subprocess
 import threading
 import time
 import uuid
@@ -37,13 +34,10 @@ from moto.moto_api._internal.models import moto_api_backend
 
 from backends.local import processes
 from tests.stand_ins.aws import Application, AwsStandIn, Environ, StartResponse, _asked
-from tests.stand_ins.aws_identity import ACCOUNT, Cloud, FakeMetadata
+from tests.stand_ins.aws_identity import ACCOUNT, Cloud
+from tests.stand_ins.ec2_machines import MARK, REGION, ROLE, Machine, seen_of
 
-REGION = "us-east-1"
-ROLE = "workers"
-MARK = "WM_HOME"  # by this variable the processes of an instance are found
 LIVE_AT_ONCE = 12  # machines; others are shown as in service and boot later
-SHUTDOWN_S = 20.0  # for processes that were asked to end
 _IMAGE = "ami-12c6146b"
 _NAMESPACE = "http://autoscaling.amazonaws.com/doc/2011-01-01/"
 
@@ -59,79 +53,6 @@ class Refusal(Exception):
     def __init__(self, text: str, code: str = "ValidationError") -> None:
         super().__init__(text)
         self.code = code
-
-
-class Machine:
-    """One instance: its processes, its console, its metadata."""
-
-    def __init__(self, aws: "AsgStandIn", id: str, group: str) -> None:
-        self.id = id
-        self.group = group
-        self.folder = aws.folder / id
-        self.console = self.folder / "console"
-        self._aws = aws
-        self._process: subprocess.Popen[bytes] | None = None
-        self._metadata: _Metadata | None = None
-
-    def boot(self, user_data: bytes) -> None:
-        self.folder.mkdir(exist_ok=True)
-        script = self.folder / "user-data"
-        script.write_bytes(gzip.decompress(user_data) if user_data[:2] == b"\x1f\x8b" else user_data)
-        self._metadata = _Metadata(self._aws, self)
-        environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(self.folder),
-            "TMPDIR": str(self._aws.shared),
-            MARK: str(self.folder / "home"),
-            "AWS_EC2_METADATA_SERVICE_ENDPOINT": self._metadata.url,
-            "AWS_ENDPOINT_URL": self._aws.url,
-        }
-        with self.console.open("ab") as console:
-            self._process = subprocess.Popen(
-                ["/bin/sh", str(script)],
-                env=environment,
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=console,
-                stderr=console,
-                start_new_session=True,
-            )
-
-    @property
-    def running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
-
-    def pids(self) -> set[int]:
-        mark = os.fsencode(f"{MARK}={self.folder}/home\0")
-        return {pid for pid in processes.table() if mark in _proc(pid, "environ")}
-
-    def shut_down(self, politely: bool) -> None:
-        """As systemd does: TERM to the service's first process, and after a while KILL to all."""
-        if self._process is not None:
-            if politely and self.running:
-                self._process.send_signal(signal.SIGTERM)
-                end = time.monotonic() + SHUTDOWN_S
-                while self.running and time.monotonic() < end:
-                    time.sleep(0.02)
-            mark = os.fsencode(f"{MARK}={self.folder}/home\0")
-            processes.end_all(lambda table: {pid for pid in table if mark in _proc(pid, "environ")})
-            self._process.wait()
-        if self._metadata is not None:
-            self._metadata.close()
-            self._metadata = None
-
-
-class _Metadata(FakeMetadata):
-    def __init__(self, aws: "AsgStandIn", machine: Machine) -> None:
-        self._aws, self._machine = aws, machine
-        identity = aws.people.instance(machine.id, role=ROLE)
-        super().__init__(identity, REGION)
-
-    def _tree(self) -> dict[str, str]:
-        tags = self._aws.tags_of(self._machine.id)
-        prefix = "/latest/meta-data/tags/instance/"
-        state = {"/latest/meta-data/autoscaling/target-lifecycle-state": "InService"}
-        return super()._tree() | state | {prefix + key: value for key, value in tags.items()}
 
 
 class AsgStandIn(AwsStandIn):
@@ -185,7 +106,7 @@ class AsgStandIn(AwsStandIn):
             self._to_boot.clear()
             machines = list(self.machines.values())
         mark = os.fsencode(f"{MARK}={self.folder}/")
-        processes.end_all(lambda table: {pid for pid in table if mark in _proc(pid, "environ")})
+        processes.end_all(lambda table: {pid for pid in table if mark in seen_of(pid, "environ")})
         for machine in machines:
             machine.shut_down(politely=False)
         while self._shutting:
@@ -590,10 +511,3 @@ def _xml(start: StartResponse, status: str, text: str) -> Iterable[bytes]:
     body = text.encode()
     start(status, [("Content-Type", "text/xml"), ("Content-Length", str(len(body)))])
     return [body]
-
-
-def _proc(pid: int, name: str) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/{name}").read_bytes()
-    except OSError:
-        return b""
