@@ -1,15 +1,17 @@
-"""`wm-worker`, `python -m worker`, `python worker.pyz`: one agent, from its flags to its exit status.
+"""`wm-worker`, `python -m worker`, `python worker.pyz`: one agent, from its flags to its exit status. With
+`ps`, `status` or `stop` as the first word: those of this machine.
 
 Exit status: 0 left as it should, 1 an error, 2 wrong usage, 3 the hub does not want it (its token is used or revoked,
 its session is over).
 """
 
+import contextlib
 import os
 import select
 import sys
 from typing import Optional, Sequence
 
-from worker import host, resources
+from worker import here, host, resources
 from worker.agent import Agent, boot_ms
 from worker.client import Refused
 from worker.isolation import found
@@ -27,8 +29,13 @@ USAGE = 2
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     _fill_standard_descriptors()
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] in ("ps", "status", "stop"):
+        from worker import node
+
+        return node.main(words)
     try:
-        options = parse(sys.argv[1:] if argv is None else argv, os.environ)
+        options = parse(words, os.environ)
     except UsageError as error:
         print("wm-worker: %s (see --help)" % error, file=sys.stderr)
         return USAGE
@@ -44,6 +51,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         journal("error", text=str(error))
         return FAILED
     try:
+        _leave_note(options, options.worker, work_dir)
         return _work(options, work_dir, signals, journal)
     finally:
         work_dir.close(options.delete_work_dir)
@@ -68,7 +76,10 @@ def _work(options: Options, work_dir: WorkDir, signals: Signals, journal: Journa
         facts = {**host.facts(os.environ), **({"cannot": isolation.cannot} if isolation.cannot else {})}
         joining = Joining(options, given.shape, facts)
         joined = joining.join(boot_ms, lambda ms: _rested(ms, signals), journal)
-        journal.call_it(joined.registered.get("worker", ""))
+        name = joined.registered.get("worker") or options.worker
+        if name != options.worker:
+            journal.call_it(name)
+            _leave_note(options, name, work_dir)
         journal("registered", hub=str(options.server), shape=given.shape.to_wire())
         agent = Agent(options, given.shape, joined, runner, work_dir.path, signals, journal)
         try:
@@ -86,6 +97,13 @@ def _work(options: Options, work_dir: WorkDir, signals: Signals, journal: Journa
         return OK
     finally:
         runner.close()
+
+
+def _leave_note(options: Options, worker: str, work_dir: WorkDir) -> None:
+    """For `wm-worker ps`. A disk that is full takes no worker down."""
+    facts = {"worker": worker, "pid": os.getpid(), "pool": options.pool, "hub": str(options.server)}
+    with contextlib.suppress(OSError):
+        here.leave_note(work_dir.path, dict(facts, started_ms=utc_ms(), version=host.VERSION))
 
 
 def _fill_standard_descriptors() -> None:

@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any, Dict, List, Optional, Sequence
 
-from worker import answers, client, orders
+from worker import answers, client, here, orders
 from worker.connection import Unreachable
 from worker.host import memory_in_use
 from worker.http1 import request
@@ -71,6 +71,7 @@ class Agent:
         self._body: bytes = b""  # of the report under way
         self._alive_at = now
         self._silent = False
+        self._here = here.Answering(work_dir)
         self._watch(joined)
 
     def _watch(self, joined: Joined) -> None:
@@ -80,6 +81,8 @@ class Agent:
             joined.connection.close()
         self._poller.register(self._dialer.fileno(), select.POLLIN)
         self._poller.register(self._signals.fileno(), select.POLLIN)
+        if self._here.fileno() >= 0:
+            self._poller.register(self._here.fileno(), select.POLLIN)
         if self._runner is not None:
             self._runner.extend_lease(joined.registered["lease_ms"], joined.asked_at)
 
@@ -128,6 +131,8 @@ class Agent:
             self._heed_signals()
         elif fd == self._dialer.fileno():
             self._connect()
+        elif fd == self._here.fileno():
+            self._here.answer(lambda: dict(self._facts(), signals=self._state.signals, held=self._held()))
         elif self._runner is not None:
             events = self._runner.read()
             if events:
@@ -282,6 +287,7 @@ class Agent:
             self._runner.close()
         self._polls.close()
         self._reports.close()
+        self._here.close()
         self._spool.close()
 
 

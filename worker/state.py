@@ -73,7 +73,7 @@ class State:
         self.fenced = False
         self.refused = ""
         self._ack = 0
-        self._signals = 0
+        self.signals = 0
         self._signalled_at = now
         self.lease = Lease(registered["lease_ms"], asked_at)
         self._keeper_until = self.lease.ends  # the keeper ends everything then, itself too
@@ -236,18 +236,18 @@ class State:
 
     def signalled(self, now: int) -> List[Order]:
         """TERM, INT or HUP: the first drains (or ends the jobs), the second hands everything back, the third exits."""
-        if self._signals and now < self._signalled_at + SAME_SIGNAL_MS:
+        if self.signals and now < self._signalled_at + SAME_SIGNAL_MS:
             return []
-        self._signals += 1
+        self.signals += 1
         self._signalled_at = now
-        if self._signals == 1 and self.terms.pass_down:
+        if self.signals == 1 and self.terms.pass_down:
             orders = self._stop("signal", "its worker was told to stop", KILL_GRACE_MS, now)
-        elif self._signals == 1:
+        elif self.signals == 1:
             orders = self._begin_drain(Drain("signal", False))
             if self.drain is not None:
                 self.drain = self.drain._replace(by_hub=False)  # it goes even when the hub takes its drain back
                 self.outbox.tell()
-        elif self._signals == 2:
+        elif self.signals == 2:
             orders = self._stop("signal", "its worker was told to stop", 0, now)
         else:
             return [Exit(FAILED, "signal")]
