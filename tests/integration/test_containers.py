@@ -17,6 +17,7 @@ from tests.stand_ins.engine import Engine, base_image, locked, pins, wheel_of
 CONTAINERS = ROOT / "containers"
 TREE = ("pyproject.toml", "setup.cfg", "README.md", "LICENSE", "requirements", "containers")
 PACKAGES = ("worker", "backends", "worker_manager")
+SLOW_S = 180.0  # a container starts slowly on a loaded machine
 
 
 @dataclass
@@ -98,7 +99,7 @@ def test_the_worker_registers_runs_a_job_and_leaves_when_it_is_stopped(
         said = images.engine.call("logs", container, check=False)
         return said.stdout + said.stderr
 
-    until(lambda: hub.get(f"/v1/jobs/{job}")["state"] == "succeeded", log)
+    until(lambda: hub.get(f"/v1/jobs/{job}")["state"] == "succeeded", log, SLOW_S)
     output = hub.call("GET", f"/v1/jobs/{job}/logs").text
     assert output.startswith("10001\nin /work/"), output
     begun = time.monotonic()
@@ -139,7 +140,7 @@ def test_the_manager_runs_hub_and_jobs_and_keeps_its_state_in_a_volume(images: I
         said = engine.call("logs", container, check=False)
         return said.stdout + said.stderr
 
-    until(lambda: tells("get", "workers").stdout.count("ready"), log)
+    until(lambda: tells("get", "workers").stdout.count("ready"), log, SLOW_S)
     done = tells("submit", "--wait", "--shell", "id -u; exit 3")
     assert done.returncode == 3, done
     job = done.stdout.split()[0]
@@ -148,7 +149,7 @@ def test_the_manager_runs_hub_and_jobs_and_keeps_its_state_in_a_volume(images: I
     assert state == "0", log()
     again = engine.call("run", *options, manager, *words).stdout.strip()
     container = again
-    until(lambda: tells("get", "job", job).returncode == 0, log)
+    until(lambda: tells("get", "job", job).returncode == 0, log, SLOW_S)
     assert "failed" in tells("get", "job", job).stdout
     engine.call("stop", "--time", "90", again)
 
