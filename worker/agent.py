@@ -5,6 +5,7 @@ that is decided is decided in `state` and `outbox`.
 """
 
 import json
+import os
 import select
 import sys
 import time
@@ -26,11 +27,13 @@ from worker.signals import Signals
 from worker.spool import Spool
 from worker.state import State
 from worker.terms import Terms
+from worker.usage import Own
 
 POLL_SLACK_MS = 15_000  # beyond the time that the hub may let a poll wait
 POLL_PAUSE_MS = 100  # a hub that does not let a poll wait is not asked without a pause
 REPORT_TIMEOUT_MS = 20_000
 ALIVE_MS = 60_000
+USAGE_MS, USAGE_LEAD_MS = 1000, 150  # no oftener; so long before a heartbeat that the keeper has answered
 MISHAP_PAUSE_S = 0.5
 
 
@@ -70,6 +73,9 @@ class Agent:
         self._exit: Optional[orders.Exit] = None
         self._body: bytes = b""  # of the report under way
         self._alive_at = now
+        self._own = Own(work_dir)
+        self._usage_ms = max(USAGE_MS, heartbeat_ms)
+        self._usage_at = now + self._usage_ms - USAGE_LEAD_MS
         self._silent = False
         self._here = here.Answering(work_dir)
         self._watch(joined)
@@ -111,7 +117,7 @@ class Agent:
             self._attend(fd)
 
     def _pause(self, now: int) -> int:
-        times = [self._state.wake_at(now), self._alive_at + ALIVE_MS]
+        times = [self._state.wake_at(now), self._alive_at + ALIVE_MS, self._usage_at]
         for line in (self._polls, self._reports):
             if line.busy:
                 times.append(line.deadline)
@@ -141,6 +147,8 @@ class Agent:
     # ------------------------------------------------------------ the hub
 
     def _send_what_is_due(self, now: int) -> None:
+        if now >= self._usage_at:
+            self._measure(now)
         for line in (self._polls, self._reports):
             if line.busy and now >= line.deadline:
                 self._unreachable(line, Unreachable("no answer came in time"))
@@ -259,6 +267,13 @@ class Agent:
         time.sleep(MISHAP_PAUSE_S)
         known = () if self._runner is None else self._runner.running()
         self._carry_out(self._state.reconcile(known, boot_ms()))
+
+    def _measure(self, now: int) -> None:
+        """What it and its jobs use, in time for the next heartbeat; it goes with whatever is reported next."""
+        self._usage_at = now + self._usage_ms
+        if self._runner is not None:
+            self._state.measured(self._own.now((os.getpid(), self._runner.keeper), now))
+            self._runner.ask_usage()
 
     # ------------------------------------------------------------ for people
 

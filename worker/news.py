@@ -48,6 +48,11 @@ class News:
         self._messages.append(("ended", *attempt.result()))
         self._send_by(boot_ms() + (BATCH_MS if len(self._queue) else 0))
 
+    def usage(self, rows: list[tuple[str, int, int, int]]) -> None:
+        """(job, epoch, cpu ms, bytes) of those that run."""
+        self._messages.append(("usage", "", 0, rows))
+        self._send_by(boot_ms() + BATCH_MS)
+
     def has_written(self, attempt: Attempt, size: int) -> None:
         """So much more of its output is kept."""
         if not size:

@@ -54,6 +54,7 @@ class Outbox:
         self._sent_at = now
         self._seq = 0
         self.under_way: Optional[Report] = None
+        self.usage: Optional[Dict[str, Any]] = None  # newest, and not told yet; a newer one takes its place
 
     # ------------------------------------------------------------ in
 
@@ -137,6 +138,8 @@ class Outbox:
             report["results"] = results
         if logs:
             report["logs"] = _chunks(logs)
+        if self.usage is not None:
+            report["usage"], self.usage = self.usage, None
         if leaving and not self._queue:
             report["leaving"] = leaving
         self.under_way = report

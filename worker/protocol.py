@@ -381,6 +381,17 @@ class LogChunk(TypedDict, total=False):
     b64: str  # when it is not
 
 
+class Usage(TypedDict, total=False):
+    """Of one moment, not long ago. What cannot be measured is left out."""
+
+    cpus: int  # milli-CPUs of agent and keeper themselves, since the time before
+    memory: int  # bytes of theirs
+    disk: int  # bytes that are free where jobs have their directories
+    load: int  # runnable processes of the whole machine, times 1000, over a minute
+    gpus: List[List[Any]]  # [id, percent busy, bytes in use]
+    jobs: List[List[Any]]  # [job, epoch, cpu_ms so far, milli-CPUs since the time before or None, bytes]
+
+
 class Report(TypedDict, total=False):
     """POST /v1/workers/{id}/report: resent as it is, same `seq`, until it is acknowledged. Also the heartbeat."""
 
@@ -391,6 +402,7 @@ class Report(TypedDict, total=False):
     logs: List[LogChunk]
     running: int  # jobs whose process runs now
     shape: Dict[str, Any]  # only when what it has changed
+    usage: Dict[str, Any]  # `Usage`, with a heartbeat now and then
     draining: bool
     leaving: str  # set in the last report: why it exits
 

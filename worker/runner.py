@@ -66,7 +66,13 @@ class Ended(NamedTuple):
     result: Result
 
 
-Event = Union[Started, Output, Ended]
+class Usage(NamedTuple):
+    """What the running attempts use: (job, epoch, cpu ms so far, bytes now)."""
+
+    jobs: List[Tuple[str, int, int, int]]
+
+
+Event = Union[Started, Output, Ended, Usage]
 
 
 class Asked(NamedTuple):
@@ -175,6 +181,15 @@ class Runner:
         """The keeper ends everything when this time has passed since `asked_at_ms` (CLOCK_BOOTTIME; None: now)."""
         self._tell("lease", (boot_ms() if asked_at_ms is None else asked_at_ms) + ms)
 
+    def ask_usage(self) -> None:
+        """One `Usage` comes, soon."""
+        self._tell("usage")
+
+    @property
+    def keeper(self) -> int:
+        """Its pid; 0 once it is gone."""
+        return self._pid
+
     def fileno(self) -> int:
         """Readable when `read` has something. Register it once; it stays the same."""
         return self._channel.fd
@@ -220,6 +235,8 @@ class Runner:
         name, job, epoch = message[:3]
         if name == "output":
             return Output(job, epoch, message[3], message[4])
+        if name == "usage":
+            return Usage(message[3])
         if name == "started":
             self._pids[job, epoch] = message[4]
             return Started(job, epoch, message[3])

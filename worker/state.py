@@ -26,7 +26,7 @@ from worker.lease import Lease
 from worker.orders import FAILED, OK, REFUSED, Cancel, EndAll, Exit, Extend, Key, Order, Recall, Say, Start
 from worker.outbox import Outbox
 from worker.protocol import Assignment, Outcome, Polled, Registered, Report, Reported
-from worker.runner import Ended, Event, Started
+from worker.runner import Ended, Event, Started, Usage
 from worker.terms import (
     FAREWELL_MS,
     KILL_GRACE_MS,
@@ -37,6 +37,7 @@ from worker.terms import (
     SHAPE_MS,
     Terms,
 )
+from worker.usage import Rates
 
 KEEPER_DIED = "keeper-died"
 
@@ -73,6 +74,7 @@ class State:
         self.fenced = False
         self.refused = ""
         self._ack = 0
+        self._usage = Rates()
         self.signals = 0
         self._signalled_at = now
         self.lease = Lease(registered["lease_ms"], asked_at)
@@ -204,6 +206,8 @@ class State:
                 result = event.result
                 self.held.end((result["job"], result["epoch"]))
                 outbox.result(result, now)
+            elif isinstance(event, Usage):
+                outbox.usage = self._usage.of_jobs(event.jobs, now)
             elif isinstance(event, Started):
                 self.held.begin((event.job, event.epoch))
                 outbox.start(event.job, event.epoch, event.started_ms, now)
@@ -231,6 +235,10 @@ class State:
         unknown = sorted(keys - self.held.all)
         text = "its worker made an error"
         return [Cancel(job, epoch, "agent-error", text, Outcome.RETURNED, grace_ms=0) for job, epoch in unknown]
+
+    def measured(self, own: Mapping[str, Any]) -> None:
+        """What the agent itself uses; it goes with what its jobs use."""
+        self._usage.own = dict(own)
 
     # ------------------------------------------------------------ signals
 

@@ -22,6 +22,7 @@ from worker_manager.cli.output import (
     show_table,
     size,
     text,
+    uses,
 )
 from worker_manager.cli.world import Invocation, takes_invocation
 
@@ -74,6 +75,7 @@ def _job(inv: Invocation, job: Mapping[str, Any]) -> None:
             ("Ran", duration(job.get("run_ms"))),
             ("CPU", duration(job.get("cpu_ms"))),
             ("Peak memory", size(job.get("max_rss"))),
+            ("Uses now", uses(job.get("usage"))),
         ]
     )
     _array(job.get("array"))
@@ -141,8 +143,21 @@ def _worker(inv: Invocation, worker: Mapping[str, Any]) -> None:
             ("Drains", sentence(cordon.get("reason")) if cordon else ""),
             ("Drains until", moment_ago(cordon.get("deadline_ms"), now) if cordon else ""),
             ("Config", text("config")(worker)),
+            ("Agent uses", uses(worker.get("usage"))),
+            ("Disk free", size((worker.get("usage") or {}).get("disk"))),
+            ("Load", _load(worker.get("usage") or {})),
+            ("GPUs", ", ".join(_gpu(one) for one in (worker.get("usage") or {}).get("gpus") or ())),
         ]
     )
+
+
+def _load(usage: Mapping[str, Any]) -> str:
+    return "" if usage.get("load") is None else f"{usage['load'] / 1000:.2f}"
+
+
+def _gpu(one: Mapping[str, Any]) -> str:
+    busy = "" if one.get("busy_percent") is None else f" {one['busy_percent']} %"
+    return f"{one.get('id')}{busy} {size(one.get('memory'))}"
 
 
 def _id_of(job: Any) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from worker.protocol import format_bytes, format_cpus
-from worker_manager.cli.output import NOTHING, Column, Kind, Row, age, ago, duration, moment, resources, text
+from worker_manager.cli.output import NOTHING, Column, Kind, Row, age, ago, duration, moment, resources, text, uses
 
 LONG_AGO_MS = 10**12  # what is more is an instant, what is less a length of time
 
@@ -26,6 +26,7 @@ def jobs(now_ms: int) -> Kind:
             Column("PRIORITY", text("priority"), wide=True),
             Column("TRY", text("attempt"), wide=True),
             Column("EXIT", text("exit_code"), wide=True),
+            Column("USES", used, wide=True),
             Column("COMMAND", lambda job: shlex.join(job.get("command") or ())[:60], wide=True),
             Column("WHY", why),
         ),
@@ -115,6 +116,14 @@ def why(job: Row) -> str:
     if isinstance(array, Mapping) and array.get("failed"):
         return f"{array['failed']} failed: get jobs --array {job.get('id')} --state failed"
     return str(job.get("text") or sentence(job.get("reason")))
+
+
+def used(job: Row) -> str:
+    """What it uses now; of one that has ended, its processor time and the most memory that it held."""
+    if job.get("usage") is not None or job.get("cpu_ms") is None:
+        return uses(job.get("usage"))
+    peak = "" if job.get("max_rss") is None else f", {format_bytes(job['max_rss'])}"
+    return duration(job["cpu_ms"]) + peak
 
 
 def free(worker: Row) -> str:

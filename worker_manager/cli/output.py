@@ -176,6 +176,14 @@ def size(count: Any) -> str:
     return NOTHING if count is None else format_bytes(int(count))
 
 
+def uses(usage: Any) -> str:
+    """What something uses at the moment."""
+    if not isinstance(usage, Mapping) or usage.get("memory") is None:
+        return NOTHING
+    cpus = "" if usage.get("cpus") is None else f"{usage['cpus'] / 1000:.2f} cpu, "
+    return cpus + format_bytes(usage["memory"])
+
+
 def resources(wire: Mapping[str, Any] | None) -> str:
     """A shape in one phrase; what is missing from the wire is its default and says nothing."""
     if not wire:

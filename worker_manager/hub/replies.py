@@ -81,6 +81,7 @@ class Job(TypedDict, total=False):
     run_ms: int | None
     cpu_ms: int | None
     max_rss: int | None
+    usage: dict[str, Any] | None
     array: dict[str, int] | None
     unservable: Any
     waits: dict[str, Any] | None
@@ -119,6 +120,7 @@ class Worker(TypedDict, total=False):
     cordon: dict[str, Any] | None
     host: dict[str, Any]
     config: str
+    usage: dict[str, Any] | None
 
 
 class AwaitedWorker(TypedDict):

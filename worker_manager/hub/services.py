@@ -20,6 +20,7 @@ from worker_manager.hub.outputlimits import OutputLimits
 from worker_manager.hub.overload import Gate
 from worker_manager.hub.pyz import WorkerFiles
 from worker_manager.hub.settings import HubSettings
+from worker_manager.hub.usage import Usage
 from worker_manager.hub.vouching import Vouching
 
 T = TypeVar("T")
@@ -44,6 +45,7 @@ class Services:
     own_names: OwnNames
     authority: bytes | None = None  # the hub's own, PEM
     credentials: Credentials = field(default_factory=Credentials)
+    usage: Usage = field(default_factory=Usage)
 
     async def read(self, function: Callable[..., T], *arguments: Any) -> T:
         """Reads of the store block for a moment: not here."""

@@ -127,7 +127,10 @@ async def report(call: WorkerCall) -> Response:
         await _admit(call.hub, worker, call.secret_sha256)
     pieces = await keep_output(call.hub, output) if output else []
     future = call.hub.store.report(worker, call.secret_sha256, cast(Report, body), pieces)
-    return reply(await call.hub.write(future))
+    reported = await call.hub.write(future)
+    if "usage" in body:
+        call.hub.usage.learn(worker, body["usage"], call.hub.clock.now_ms())
+    return reply(reported)
 
 
 def _worker(call: WorkerCall) -> str:

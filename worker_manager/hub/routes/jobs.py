@@ -71,11 +71,16 @@ async def list_jobs(call: Call[JobsQuery, None]) -> Response:
         cursor=query.cursor,
     )
     jobs, following = await call.hub.read(call.hub.store.list_jobs, wanted)
-    return reply({"jobs": jobs, "next": following})
+    return reply({"jobs": [with_usage(call, job) for job in jobs], "next": following})
 
 
 async def get_job(call: Call[NoQuery, None]) -> Response:
-    return reply(await visible_job(call))
+    return reply(with_usage(call, await visible_job(call)))
+
+
+def with_usage(call: Call[Any, Any], job: dict[str, Any]) -> dict[str, Any]:
+    """What it uses now, if it runs and its worker told."""
+    return {**job, "usage": call.hub.usage.of_job(job, call.hub.clock.now_ms())}
 
 
 async def visible_job(call: Call[Any, Any]) -> dict[str, Any]:

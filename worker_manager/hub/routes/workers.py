@@ -20,7 +20,8 @@ async def list_workers(call: Call[NoQuery, None]) -> Response:
 
 
 async def get_worker(call: Call[NoQuery, None]) -> Response:
-    return reply(await call.hub.read(call.hub.store.get_worker, worker_id(call)))
+    worker = await call.hub.read(call.hub.store.get_worker, worker_id(call))
+    return reply({**worker, "usage": call.hub.usage.of_worker(worker["id"], call.hub.clock.now_ms())})
 
 
 async def drain(call: Call[NoQuery, DrainWorker]) -> Response:
