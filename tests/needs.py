@@ -35,6 +35,23 @@ def sshd() -> None:
             missing(f"{program}: apt-get install {package}")
 
 
+def sandbox() -> None:
+    """bubblewrap, able to make a sandbox here."""
+    problem = _no_sandbox()
+    if problem:
+        missing(problem)
+
+
+@cache
+def _no_sandbox() -> str:
+    program = shutil.which("bwrap")
+    if program is None:
+        return "bwrap: apt-get install bubblewrap"
+    words = ["--unshare-pid", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "true"]
+    probe = subprocess.run([program, *words], capture_output=True, text=True)
+    return f"the right to make a sandbox ({probe.stderr.strip()})" if probe.returncode != 0 else ""
+
+
 def strace() -> str:
     """The program, able to trace and to inject faults here."""
     found, problem = _strace()

@@ -18,6 +18,7 @@ NEEDED = {
     "dockerd": ("docker.io", "the container images"),
     "ssh": ("openssh-client", "workers on hosts"),
     "sshd": ("openssh-server", "workers on hosts"),
+    "bwrap": ("bubblewrap", "jobs in a sandbox"),
     "strace": ("strace", "crash points and failing system calls"),
 }
 

@@ -383,7 +383,10 @@ def sentence(reason: str, exit_code: Optional[int], number: Optional[int], assig
         return "ran longer than its time limit of %s" % format_duration(assignment.get("time_limit_ms") or 0)
     if number is not None:
         return "ended by %s" % signal_name(number)
-    return "exit status %d" % exit_code if exit_code else ""
+    said = "exit status %d" % exit_code if exit_code else ""
+    if exit_code and 128 < exit_code < 128 + signal.NSIG and ways.is_wrapped(assignment.get("work")):
+        said += ", which is how a wrapper tells %s" % signal_name(exit_code - 128)
+    return said
 
 
 def signal_name(number: int) -> str:

@@ -64,6 +64,11 @@ class Engine:
     def take(self, archive: Path, name: str) -> None:
         self.call("import", str(archive), name)
 
+    @property
+    def host(self) -> str:
+        """What DOCKER_HOST is to be."""
+        return self._socket
+
     def close(self) -> None:
         if self._process.poll() is None:
             for id in self.call("ps", "-aq", check=False).stdout.split():
@@ -118,6 +123,18 @@ def base_image(archive: Path, wheels: Iterable[Path]) -> None:
         tar.add(pip, f"usr/local/lib/{version}/site-packages/pip", filter=_not_compiled)
         extensions = [*(standard / "lib-dynload").glob("*.so"), *_extensions(wheels)]
         for library in sorted(libraries([python, *programs, *extensions])):
+            tar.add(os.path.realpath(library), library.lstrip("/"))
+
+
+def small_image(archive: Path, *more: str) -> None:
+    """A root file system with a shell and a few programs."""
+    programs = [Path(path) for name in (*PROGRAMS, *more) if (path := shutil.which(name, path="/bin:/usr/bin"))]
+    with tarfile.open(archive, "w") as tar:
+        for folder in ("bin", "etc", "tmp", "proc", "dev"):
+            _folder(tar, folder, 0o1777 if folder == "tmp" else 0o755)
+        for program in programs:
+            tar.add(os.path.realpath(program), f"bin/{program.name}")
+        for library in sorted(libraries(programs)):
             tar.add(os.path.realpath(library), library.lstrip("/"))
 
 

@@ -103,6 +103,8 @@ def arguments(
     for path in readable:
         words += ["--ro-bind", path, path]
     words += ["--perms", "0444", "--ro-bind-data", str(ENV_FD), ENV_FILE]
+    for path in _above(directory, (*view.hidden, *PRIVATE)):
+        words += ["--perms", "0755", "--dir", path]  # else it is as closed as what lies outside
     words += ["--bind", directory, directory, "--chdir", directory]
     return b"".join(os.fsencode(word) + b"\0" for word in words)
 
@@ -116,6 +118,16 @@ def view(folders: Iterable[str], files: Iterable[str], shown: Iterable[str]) -> 
     masked = sorted({os.path.realpath(path) for path in files if os.path.isfile(path)})
     kept = [path for path in masked if not any(_within(path, folder) for folder in (*hidden, *PRIVATE, "/run"))]
     return View(hidden, kept, [os.path.realpath(path) for path in shown])
+
+
+def _above(path: str, hidden: Iterable[str]) -> list[str]:
+    """The folders on the way to it that lie in a hidden one, the outermost first."""
+    found = []
+    folder = os.path.dirname(path)
+    while any(_within(folder, each) for each in hidden):
+        found.append(folder)
+        folder = os.path.dirname(folder)
+    return found[::-1]
 
 
 def _within(path: str, folder: str) -> bool:

@@ -35,3 +35,8 @@ def mistake_in(work: Mapping[str, Any]) -> str:
     if kind in ENGINES and work.get("cpu_affinity"):
         return "isolation %s cannot bind a job to cores" % kind
     return ""
+
+
+def is_wrapped(work: Mapping[str, Any] | None) -> bool:
+    """Whether its exit status is told by another program, which has no signals to tell."""
+    return bool((work or {}).get("isolation", PROCESS) != PROCESS)
