@@ -81,7 +81,7 @@ def _work(options: Options, work_dir: WorkDir, signals: Signals, journal: Journa
             journal.call_it(name)
             _leave_note(options, name, work_dir)
         journal("registered", hub=str(options.server), shape=given.shape.to_wire())
-        agent = Agent(options, given.shape, joined, runner, work_dir.path, signals, journal)
+        agent = Agent(options, given.shape, joined, runner, work_dir.path, signals, journal, given.gpus)
         try:
             return agent.run()
         finally:

@@ -51,6 +51,7 @@ class Agent:
         work_dir: str,
         signals: Signals,
         journal: Journal,
+        gpus: Sequence[str] = (),
     ) -> None:
         now = boot_ms()
         told = joined.registered
@@ -74,6 +75,8 @@ class Agent:
         self._body: bytes = b""  # of the report under way
         self._alive_at = now
         self._own = Own(work_dir)
+        self._gpus = gpus
+        self._nvml: List[Any] = []  # once it was looked for
         self._usage_ms = max(USAGE_MS, heartbeat_ms)
         self._usage_at = now + self._usage_ms - USAGE_LEAD_MS
         self._silent = False
@@ -272,8 +275,19 @@ class Agent:
         """What it and its jobs use, in time for the next heartbeat; it goes with whatever is reported next."""
         self._usage_at = now + self._usage_ms
         if self._runner is not None:
-            self._state.measured(self._own.now((os.getpid(), self._runner.keeper), now))
+            own = self._own.now((os.getpid(), self._runner.keeper), now)
+            if self._gpus:
+                own["gpus"] = self._gpu_usage()
+            self._state.measured(own)
             self._runner.ask_usage()
+
+    def _gpu_usage(self) -> List[List[Any]]:
+        """Where NVML tells; it is loaded once, and only for a worker with GPUs."""
+        from worker import nvml
+
+        if not self._nvml:
+            self._nvml.append(nvml.library())
+        return [] if self._nvml[0] is None else nvml.usage(self._nvml[0], self._gpus)
 
     # ------------------------------------------------------------ for people
 

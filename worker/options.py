@@ -147,6 +147,7 @@ FLAGS: Tuple[_Flag, ...] = (
     _Flag("walltime", parse_duration, "how long this worker may live, such as 12h"),
     _Flag("tag", _tags, "offer these tags (may be repeated)"),
     _Flag("custom", _custom, "offer NAME=COUNT of something else (may be repeated)"),
+    _Flag("resource", _custom, "the same as --custom"),
     _Flag("notice-seconds", parse_duration, "how long before the machine is taken away SIGUSR2 comes (default 60)"),
     _Flag("idle-seconds", parse_duration, "leave after having been idle for this long, when the hub agrees"),
     _Flag("exit-after-num-runs", _positive, "leave after this many jobs"),
@@ -165,7 +166,7 @@ SWITCHES: Tuple[_Flag, ...] = (
     _Flag("pass-down-termination", _switch, "the first signal ends the jobs and gives them back"),
     _Flag("delete-work-dir-on-exit", _switch, "leave nothing behind"),
 )
-REPEATED = ("tag", "custom", "sandbox-show")
+REPEATED = ("tag", "custom", "resource", "sandbox-show")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -261,7 +262,7 @@ def _wishes(values: Dict[str, Any]) -> Wishes:
         disk=values["disk"],
         walltime=values["walltime"],
         tags=values["tag"] or (),
-        custom=values["custom"] or (),
+        custom=tuple(sorted({**dict(values["custom"] or ()), **dict(values["resource"] or ())}.items())),
         exclusive=bool(values["tag_exclusive"]),
         max_work_dir_size=values["max_work_dir_size"],
     )

@@ -8,12 +8,14 @@ import os
 from dataclasses import replace
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+from worker.gpus import uuid_of
 from worker.protocol import Shape, join_tags
 
 Read = Callable[[str], Optional[str]]
 
 CGROUPS = "/sys/fs/cgroup"
 NVIDIA = "/proc/driver/nvidia/gpus"
+MIG = "/proc/driver/nvidia/capabilities/gpu%d/mig"
 UNLIMITED = 2**60  # cgroup v1 writes "no limit" as a number near 2^63
 MIB = 2**20
 
@@ -52,7 +54,12 @@ def read_file(path: str) -> Optional[str]:
 
 def found(work_dir: str, wishes: Wishes, env: Mapping[str, str], now_ms: int) -> Given:
     """What there is on this machine for this process, with the flags on top."""
-    devices, model = gpus(env, sorted(_names(NVIDIA)), read_file)
+    driver = sorted(_names(NVIDIA))
+    devices, model = gpus(env, driver, read_file)
+    if driver and any(each.isdigit() for each in devices):
+        from worker.gpus import identified, listed  # only where there are GPUs: they may take a moment to tell
+
+        devices, model = identified(devices, model, listed(), env)
     status = os.statvfs(work_dir)
     shape = Shape(
         cpus=cpus(len(os.sched_getaffinity(0)), env, read_file),
@@ -144,14 +151,17 @@ def parse_meminfo(text: str) -> Optional[int]:
 
 
 def slurm_memory(env: Mapping[str, str]) -> Optional[int]:
-    """Slurm counts in MiB, for the node or for each CPU; 0 means all of it."""
+    """Slurm counts in MiB, for the node, for each CPU or for each GPU; 0 means all of it."""
     if "SLURM_JOB_ID" not in env:
         return None
     node = _number(env.get("SLURM_MEM_PER_NODE"))
     if node:
         return node * MIB
     each, cpus = _number(env.get("SLURM_MEM_PER_CPU")), slurm_cpus(env)
-    return each * MIB * cpus // 1000 if each and cpus else None
+    if each and cpus:
+        return each * MIB * cpus // 1000
+    of_gpu, gpus = _number(env.get("SLURM_MEM_PER_GPU")), _number(env.get("SLURM_GPUS_ON_NODE"))
+    return of_gpu * MIB * gpus if of_gpu and gpus else None
 
 
 # ---------------------------------------------------------------- cgroups
@@ -187,18 +197,41 @@ def _cgroup_files(controller: str, name: str, read: Read) -> List[str]:
 # ---------------------------------------------------------------- GPUs, time
 
 
-def gpus(env: Mapping[str, str], driver: Sequence[str], read: Read) -> Tuple[Tuple[str, ...], str]:
+def gpus(
+    env: Mapping[str, str], driver: Sequence[str], read: Read, names: Optional[Callable[[str], List[str]]] = None
+) -> Tuple[Tuple[str, ...], str]:
     """(device ids, model). What the environment shows counts; else what the driver has."""
-    everything = tuple(str(number) for number in range(len(driver)))
+    names = names or _names
+    information = [read("%s/%s/information" % (NVIDIA, name)) or "" for name in driver]
+    everything = tuple(uuid_of(each) or str(number) for number, each in enumerate(information))
+    if len({each.isdigit() for each in everything}) > 1 or _divided(driver, names):
+        everything = tuple(str(number) for number in range(len(driver)))
     devices = parse_devices(env.get("CUDA_VISIBLE_DEVICES"))
     if devices is None:
         devices = parse_devices(env.get("NVIDIA_VISIBLE_DEVICES"))
         if devices:  # the container shows those, numbered anew
             devices = everything or devices
+    if devices is None and "SLURM_JOB_ID" in env:
+        devices = slurm_gpus(env, everything)
     if devices is None:
         devices = everything
-    models = [parse_model(read("%s/%s/information" % (NVIDIA, name)) or "") for name in driver]
+    models = [parse_model(each) for each in information]
     return devices, models[0] if models and devices else ""
+
+
+def slurm_gpus(env: Mapping[str, str], everything: Sequence[str]) -> Tuple[str, ...]:
+    """Slurm names the GPUs of an allocation. Where it names none the job asked for none, whatever the node has."""
+    numbers = parse_devices(env.get("SLURM_STEP_GPUS") or env.get("SLURM_JOB_GPUS"))
+    if numbers is None:
+        return ()
+    if all(each.isdigit() and int(each) < len(everything) for each in numbers):
+        return tuple(everything[int(each)] for each in numbers)
+    return numbers
+
+
+def _divided(driver: Sequence[str], names: Callable[[str], List[str]]) -> bool:
+    """Into MIG slices, which only a list of them names."""
+    return any(name.startswith("gi") for number in range(len(driver)) for name in names(MIG % number))
 
 
 def parse_devices(text: Optional[str]) -> Optional[Tuple[str, ...]]:

@@ -50,7 +50,14 @@ class _Submit(OurCommand):
 @click.option("--gpus", type=click.IntRange(0), help="[default: 0]")
 @click.option("--gpu-type", help="Their type, such as a100. [default: any]")
 @click.option("--disk", help="Such as 20GiB. [default: 0]")
-@click.option("--custom", multiple=True, metavar="NAME=N", help="So many of a countable resource (repeatable).")
+@click.option(
+    "--custom",
+    "--resource",
+    "custom",
+    multiple=True,
+    metavar="NAME=N",
+    help="So many of a countable resource (repeatable).",
+)
 @click.option("--time-limit", help="Such as 10m; then the job is ended. [default: none]")
 @click.option("--max-processes", type=click.IntRange(1), help="So many at once, threads included. [default: any]")
 @click.option("--max-files", type=click.IntRange(16), help="Open at once in a process. [default: the worker's own]")

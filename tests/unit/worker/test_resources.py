@@ -100,6 +100,9 @@ def test_a_slurm_allocation() -> None:
     assert slurm_memory(env) == 4000 * 2**20
     assert slurm_memory({**env, "SLURM_MEM_PER_NODE": "512"}) == 512 * 2**20
     assert slurm_memory({**env, "SLURM_MEM_PER_NODE": "0"}) == 4000 * 2**20
+    by_gpu = {"SLURM_JOB_ID": "1", "SLURM_MEM_PER_GPU": "1000", "SLURM_GPUS_ON_NODE": "2"}
+    assert slurm_memory(by_gpu) == 2000 * 2**20
+    assert slurm_memory({**by_gpu, "SLURM_GPUS_ON_NODE": ""}) is None
     assert slurm_cpus({"SLURM_CPUS_ON_NODE": "4"}) is None, "left over from elsewhere"
     assert cpus(64, env, {}.get) == 4000
     assert walltime_left({"SLURM_JOB_END_TIME": "1000"}, 400_000) == 600_000
