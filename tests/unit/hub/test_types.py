@@ -44,6 +44,16 @@ def test_limits_ask_for_a_worker_that_knows_them() -> None:
     assert (submit().work, submit().asks.can) == ({}, ())
 
 
+def test_isolation_asks_for_a_worker_that_has_it() -> None:
+    job = submit(isolation="sandbox", network=False, max_files=64)
+    assert job.work == {"isolation": "sandbox", "network": False, "max_files": 64}
+    assert job.asks.can == ("max-files", "sandbox")
+    job = submit(isolation="docker", image="registry:5000/a/b@sha256:0f")
+    assert job.work == {"isolation": "docker", "image": "registry:5000/a/b@sha256:0f"}
+    assert job.asks.can == ("docker",)
+    assert submit(isolation="process").work == {}
+
+
 def test_what_is_not_said_is_the_documented_default() -> None:
     job = submit()
     assert (job.queue, job.priority, job.retries, job.limit, job.term_grace) == ("default", 0, 0, None, 10_000)
@@ -63,6 +73,13 @@ def test_what_is_not_said_is_the_documented_default() -> None:
         ({"max_files": 3}, "jobs[0].max_files"),
         ({"cpu_affinity": "yes"}, "jobs[0].cpu_affinity"),
         ({"cpu_affinity": True, "resources": {"cpus": "1.5"}}, "jobs[0]"),
+        ({"isolation": "jail"}, "jobs[0].isolation"),
+        ({"isolation": "docker"}, "jobs[0]"),
+        ({"isolation": "docker", "image": "-v/:/x"}, "jobs[0].image"),
+        ({"isolation": "sandbox", "image": "a:1"}, "jobs[0]"),
+        ({"isolation": "docker", "image": "a:1", "cpu_affinity": True}, "jobs[0]"),
+        ({"network": False}, "jobs[0]"),
+        ({"isolation": "sandbox", "network": "no"}, "jobs[0].network"),
         ({"resources": {"memory": "4 GiBs"}}, "jobs[0].resources.memory"),
         ({"resources": {"memory": 1.5}}, "jobs[0].resources.memory"),
         ({"resources": {"memory": -1}}, "jobs[0].resources.memory"),
