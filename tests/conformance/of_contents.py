@@ -11,7 +11,18 @@ from backends.base import (
     WorkerPhase,
 )
 from tests.conformance.adopter import Adopter, Behaviour
-from tests.conformance.words import assert_empty, batch, exposed, find, launch, need_shell, run, seen_by, wait_for
+from tests.conformance.words import (
+    assert_empty,
+    batch,
+    environment_of,
+    exposed,
+    find,
+    launch,
+    need_shell,
+    run,
+    seen_by,
+    wait_for,
+)
 
 HOSTILE = (
     "plain",
@@ -35,7 +46,7 @@ class OfContents:
         submission = adopter.submission(environment=environment, arguments=HOSTILE)
         one = run(adopter, backend, submission)
         expected = [submission.filled(text, 0) for text in HOSTILE]
-        got = seen_by(lambda: adopter.environment(one.handle))
+        got = environment_of(adopter, one.handle, "HOSTILE_0")
         assert [got[name] for name in environment] == expected
         assert list(seen_by(lambda: adopter.argv(one.handle))[-len(HOSTILE) :]) == expected
 
@@ -46,7 +57,7 @@ class OfContents:
         launch(backend, submission)
         for index in range(submission.count):
             one = wait_for(adopter, backend, submission, index, WorkerPhase.RUNNING)
-            got = seen_by(lambda handle=one.handle: adopter.environment(handle))  # type: ignore[misc]
+            got = environment_of(adopter, one.handle, "NUMBER")
             assert (got["NUMBER"], got["NAME"]) == (str(index), f"<{submission.worker_id(index)}>")
             assert adopter.argv(one.handle)[-1] == submission.worker_id(index)
 
@@ -79,7 +90,7 @@ class OfContents:
         need_shell(adopter)
         submission = adopter.submission(setup=("greeting='set up'", 'export FROM_SETUP="$greeting"', "echo prepared"))
         one = run(adopter, backend, submission)
-        assert seen_by(lambda: adopter.environment(one.handle))["FROM_SETUP"] == "set up"
+        assert environment_of(adopter, one.handle, "FROM_SETUP")["FROM_SETUP"] == "set up"
         adopter.until(lambda: "prepared" in backend.logs(one.handle, 10_000), "the output of set-up")
 
     @pytest.mark.parametrize("line", ["echo no such module >&2; false", "exit 3", "echo 'unbalanced", "cd /nonesuch"])

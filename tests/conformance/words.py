@@ -1,5 +1,6 @@
 """The words in which the conformance suite is written: launch, run, wait for, find."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -30,6 +31,19 @@ def seen_by(look):  # type: ignore[no-untyped-def]
         return look()
     except NotHere as reason:
         pytest.skip(str(reason))
+
+
+def environment_of(adopter: Adopter, handle: str, name: str) -> Mapping[str, str]:
+    """The worker's, with this variable. A process that becomes another program shows none for a moment."""
+    found: dict[str, str] = {}
+
+    def there() -> bool:
+        found.clear()
+        found.update(seen_by(lambda: adopter.environment(handle)))
+        return name in found
+
+    adopter.until(there, f"{name} in the environment of {handle}")
+    return found
 
 
 def need_shell(adopter: Adopter) -> None:
