@@ -16,7 +16,7 @@ from worker.connection import Unreachable
 from worker.host import memory_in_use
 from worker.http1 import request
 from worker.joining import Joined
-from worker.journal import Journal
+from worker.journal import Journal, utc_ms
 from worker.line import Dialer, Line
 from worker.options import Options
 from worker.orders import Order
@@ -28,6 +28,10 @@ from worker.spool import Spool
 from worker.state import State
 from worker.terms import Terms
 from worker.usage import Own
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from worker.notices.watch import Watch
 
 POLL_SLACK_MS = 15_000  # beyond the time that the hub may let a poll wait
 POLL_PAUSE_MS = 100  # a hub that does not let a poll wait is not asked without a pause
@@ -81,6 +85,7 @@ class Agent:
         self._usage_at = now + self._usage_ms - USAGE_LEAD_MS
         self._silent = False
         self._here = here.Answering(work_dir)
+        self._notices = notices_of(options.notices)
         self._watch(joined)
 
     def _watch(self, joined: Joined) -> None:
@@ -92,6 +97,8 @@ class Agent:
         self._poller.register(self._signals.fileno(), select.POLLIN)
         if self._here.fileno() >= 0:
             self._poller.register(self._here.fileno(), select.POLLIN)
+        if self._notices is not None:
+            self._poller.register(self._notices.fileno(), select.POLLIN)
         if self._runner is not None:
             self._runner.extend_lease(joined.registered["lease_ms"], joined.asked_at)
 
@@ -142,6 +149,8 @@ class Agent:
             self._connect()
         elif fd == self._here.fileno():
             self._here.answer(lambda: dict(self._facts(), signals=self._state.signals, held=self._held()))
+        elif self._notices is not None and fd == self._notices.fileno():
+            self._heed_notices(self._notices)
         elif self._runner is not None:
             events = self._runner.read()
             if events:
@@ -259,6 +268,14 @@ class Agent:
                 self._journal("signal", name=name)
                 self._carry_out(self._state.signalled(boot_ms()))
 
+    def _heed_notices(self, watch: "Watch") -> None:
+        for news in watch.taken():
+            if isinstance(news, Unreachable):
+                self._journal("notices-unreadable", text=str(news))
+                continue
+            ends_in_ms = None if news.ends_ms is None else news.ends_ms - utc_ms()
+            self._carry_out(self._state.warned(news.reason, news.text, ends_in_ms, boot_ms()))
+
     def _mishap(self) -> None:
         """An error of our own. The jobs go on, unless we were told to leave on one."""
         import traceback
@@ -317,7 +334,23 @@ class Agent:
         self._polls.close()
         self._reports.close()
         self._here.close()
+        if self._notices is not None:
+            self._notices.close()
         self._spool.close()
+
+
+def notices_of(wanted: str) -> "Optional[Watch]":
+    """None where no platform is known to give any: then it costs nothing."""
+    platform = wanted
+    if wanted == "auto":
+        from worker.notices.watch import platform_of
+
+        platform = platform_of(os.environ)
+    if platform in ("", "off"):
+        return None
+    from worker.notices.watch import Watch, source_of
+
+    return Watch(source_of(platform, os.environ))
 
 
 def terms(told: Terms, shape: Shape, now: int) -> Terms:

@@ -13,16 +13,13 @@ import hmac
 import json
 import os
 import time
-from typing import Any, Callable, Dict, Mapping, NamedTuple, Tuple
+from typing import Any, Callable, Dict, Mapping, NamedTuple
 
+from worker import metadata
 from worker.address import Endpoint
 from worker.connection import Unreachable
 from worker.protocol import HUB_HEADER, IDENTITY_BODY, WORKER_HEADER, Identity
 
-METADATA = "http://169.254.169.254"
-METADATA_VARIABLE = "AWS_EC2_METADATA_SERVICE_ENDPOINT"  # as AWS's own SDKs read it
-METADATA_S = 5.0
-LARGEST = 65_536
 SIGNED_AGAIN_MS = 120_000  # AWS takes a signature for five minutes; until then a repeat costs it nothing
 CONTENT_TYPE = "application/x-www-form-urlencoded; charset=utf-8"
 
@@ -51,7 +48,7 @@ class Identification:
         env: Mapping[str, str],
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        self._metadata = (env.get(METADATA_VARIABLE) or METADATA).rstrip("/")
+        self._metadata = metadata.aws_at(env)
         self._bound_to = {HUB_HEADER: name_of(hub), WORKER_HEADER: "%s %s" % (nonce, credential_sha256)}
         self._now_ms = now_ms
         self._signed_at = 0
@@ -113,17 +110,17 @@ def _hmac(key: bytes, text: str) -> bytes:
 # ---------------------------------------------------------------- the instance
 
 
-def keys_of(metadata: str) -> Keys:
+def keys_of(at: str) -> Keys:
     """By version 2 of the instance's metadata service. Raises Unreachable."""
-    token = _ask(metadata, "PUT", "/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"})
+    token = _ask(at, "PUT", "/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"})
     by = {"X-aws-ec2-metadata-token": token}
     roles = "/latest/meta-data/iam/security-credentials/"
-    role = _ask(metadata, "GET", roles, by).splitlines()
+    role = _ask(at, "GET", roles, by).splitlines()
     if not role:
         raise Unreachable("this instance has no role: give its launch template an instance profile")
-    told = _object(_ask(metadata, "GET", roles + role[0].strip(), by))
-    region = _ask(metadata, "GET", "/latest/meta-data/placement/region", by).strip()
-    domain = _ask(metadata, "GET", "/latest/meta-data/services/domain", by).strip()
+    told = _object(_ask(at, "GET", roles + role[0].strip(), by))
+    region = _ask(at, "GET", "/latest/meta-data/placement/region", by).strip()
+    domain = _ask(at, "GET", "/latest/meta-data/services/domain", by).strip()
     access_key, secret_key, session_token = (
         str(told.get(n) or "") for n in ("AccessKeyId", "SecretAccessKey", "Token")
     )
@@ -133,34 +130,19 @@ def keys_of(metadata: str) -> Keys:
     return keys
 
 
-def _ask(metadata: str, method: str, path: str, headers: Mapping[str, str]) -> str:
-    from http.client import HTTPConnection, HTTPException
-
-    host, port = _host_and_port(metadata)
-    connection = HTTPConnection(host, port, timeout=METADATA_S)
+def _ask(at: str, method: str, path: str, headers: Mapping[str, str]) -> str:
     try:
-        connection.request(method, path, headers=dict(headers))
-        response = connection.getresponse()
-        text = response.read(LARGEST).decode("utf-8", "replace")
-    except (OSError, HTTPException) as error:
+        status, text = metadata.ask(at, method, path, headers)
+    except Unreachable as error:
         raise Unreachable(
             "the metadata service of this instance does not answer (%s); from within a container it needs a hop limit "
-            "of 2" % (error or type(error).__name__)
+            "of 2" % error
         ) from None
-    finally:
-        connection.close()
-    if response.status == 404 and path.endswith("security-credentials/"):
+    if status == 404 and path.endswith("security-credentials/"):
         return ""
-    if response.status != 200:
-        raise Unreachable("the metadata service of this instance answers %d to %s" % (response.status, path))
+    if status != 200:
+        raise Unreachable("the metadata service of this instance answers %d to %s" % (status, path))
     return text
-
-
-def _host_and_port(metadata: str) -> Tuple[str, int]:
-    host, colon, port = metadata.partition("://")[2].partition("/")[0].rpartition(":")
-    if not colon or not port.isdigit():
-        return (host + colon + port).strip("[]"), 80
-    return host.strip("[]"), int(port)
 
 
 def _object(text: str) -> Dict[str, Any]:

@@ -19,6 +19,7 @@ from worker.terms import NOTICE_MS, Terms
 
 LONGEST_TOKEN = 4096
 IDENTITIES = ("aws",)
+PLATFORMS = ("aws", "azure", "gcp")
 
 
 class UsageError(Exception):
@@ -46,6 +47,7 @@ class Options(NamedTuple):
     job_user: str  # none, auto, or a user's name or number
     sandbox_show: Tuple[str, ...]  # folders that a sandbox shows though it hides what they lie in
     secrets: Tuple[str, ...]  # files that no job may read
+    notices: str  # auto, off, or one of PLATFORMS
 
     def __repr__(self) -> str:
         return "Options(server=%s, worker=%s)" % (self.server, self.worker)  # without the token
@@ -122,6 +124,12 @@ def _ways(text: str) -> Tuple[str, ...]:
     return tuple(word for word in words if word != "none")
 
 
+def _notices(text: str) -> str:
+    if text not in ("auto", "off", *PLATFORMS):
+        raise UnitError("%r is none of auto, off, %s" % (text, ", ".join(PLATFORMS)))
+    return text
+
+
 def _format(text: str) -> str:
     if text not in ("auto", "json", "text"):
         raise UnitError("%r is none of auto, json, text" % text)
@@ -149,6 +157,7 @@ FLAGS: Tuple[_Flag, ...] = (
     _Flag("custom", _custom, "offer NAME=COUNT of something else (may be repeated)"),
     _Flag("resource", _custom, "the same as --custom"),
     _Flag("notice-seconds", parse_duration, "how long before the machine is taken away SIGUSR2 comes (default 60)"),
+    _Flag("notices", _notices, "hear the end of this machine from: aws, azure, gcp; off; auto: as its firmware says"),
     _Flag("idle-seconds", parse_duration, "leave after having been idle for this long, when the hub agrees"),
     _Flag("exit-after-num-runs", _positive, "leave after this many jobs"),
     _Flag("checkin-frequency-seconds", parse_duration, "report at least this often (default: what the hub says)"),
@@ -246,6 +255,7 @@ def _checked(values: Dict[str, Any], env: MutableMapping[str, str]) -> Options:
         exit_on_exception=bool(values["exit_on_exception"]),
         log_format=_style(values["log_format"] or "auto"),
         limits=values["limits"] or "auto",
+        notices=values["notices"] or "auto",
         isolation=values["isolation"],
         job_user=values["job_user"] or "none",
         sandbox_show=values["sandbox_show"] or (),

@@ -402,6 +402,7 @@ class Report(TypedDict, total=False):
     logs: List[LogChunk]
     running: int  # jobs whose process runs now
     shape: Dict[str, Any]  # only when what it has changed
+    why: Dict[str, str]  # beside draining: {code, text}, where there is more to say than that it was told to
     usage: Dict[str, Any]  # `Usage`, with a heartbeat now and then
     draining: bool
     leaving: str  # set in the last report: why it exits

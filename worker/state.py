@@ -46,6 +46,7 @@ class Drain(NamedTuple):
     reason: str
     by_hub: bool
     deadline: Optional[int] = None  # by our own clock
+    text: str = ""  # why, in a sentence: a notice's
 
 
 class State:
@@ -263,11 +264,26 @@ class State:
 
     def noticed(self, now: int) -> List[Order]:
         """USR2: the machine is taken away in a while, whatever was said of its walltime before."""
-        ends_at = now + self.terms.notice_ms
+        ends_at = self._bring_nearer(now + self.terms.notice_ms)
+        return [Say("notice", {"ends_in_ms": ends_at - now}), *self.tick(now)]
+
+    def warned(self, reason: str, text: str, ends_in_ms: Optional[int], now: int) -> List[Order]:
+        """The platform itself says that the machine goes: no more jobs, and what runs goes back before the end. Without
+        an end it may finish."""
+        if ends_in_ms is not None:
+            ends_in_ms = self._bring_nearer(now + max(0, ends_in_ms)) - now
+        orders: List[Order] = [Say("notice", {"reason": reason, "text": text, "ends_in_ms": ends_in_ms})]
+        orders += self._begin_drain(Drain(reason, False, text=text))
+        if self.drain is not None:
+            self.drain = self.drain._replace(reason=reason, by_hub=False, text=text)
+            self.outbox.tell()
+        return orders + self.tick(now)
+
+    def _bring_nearer(self, ends_at: int) -> int:
         if self.terms.ends_at is not None:
             ends_at = min(ends_at, self.terms.ends_at)
         self.terms = self.terms._replace(ends_at=ends_at)
-        return [Say("notice", {"ends_in_ms": ends_at - now}), *self.tick(now)]
+        return ends_at
 
     def _stop(self, reason: str, text: str, grace_ms: int, now: int) -> List[Order]:
         self.stopping = self.stopping or reason
@@ -328,7 +344,10 @@ class State:
         orders += self._what_is_over(now)
         deadline = self._drain_deadline
         if deadline is not None and now >= deadline and not self.held.nothing:
-            orders += self._stop("drained", "its worker was drained", KILL_GRACE_MS, now)
+            why = ("drained", "its worker was drained")
+            if self.drain is not None and self.drain.text:
+                why = (self.drain.reason, self.drain.text)
+            orders += self._stop(*why, KILL_GRACE_MS, now)
         if self.held.nothing:
             self._idle_since = now if self._idle_since is None else self._idle_since
             if not self.leaving and self._may_leave(now):
@@ -373,6 +392,8 @@ class State:
 
     def report(self, now: int) -> Report:
         report = self.outbox.take(now, len(self.held.started), self._drains_itself, self.leaving)
+        if self.drain is not None and self.drain.text and report["draining"]:
+            report["why"] = {"code": self.drain.reason, "text": self.drain.text}
         if self.terms.ends_at is not None and now >= self._shape_told_at + SHAPE_MS:
             self._shape_told_at = now
             report["shape"] = {**self._shape, "walltime": max(0, self.terms.ends_at - now)}

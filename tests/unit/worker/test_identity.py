@@ -8,15 +8,14 @@ from tests.stand_ins.aws_identity import REGION, Cloud, FakeMetadata, Instance, 
 from worker.address import endpoint
 from worker.connection import Unreachable
 from worker.identity import (
-    METADATA_VARIABLE,
     SIGNED_AGAIN_MS,
     Identification,
     Keys,
-    _host_and_port,
     keys_of,
     name_of,
     signed,
 )
+from worker.metadata import AWS_VARIABLE, host_and_port
 from worker.protocol import IDENTITY_BODY
 
 INSTANCE = Instance("i-0123456789abcdef0")
@@ -81,7 +80,7 @@ def test_no_instance_at_all_is_something_to_wait_for() -> None:
 
 def test_a_proof_is_repeated_while_it_is_fresh_and_made_anew_later(metadata: FakeMetadata) -> None:
     now = [1_700_000_000_000]
-    ours = Identification(endpoint("http://127.0.0.1:80"), "n", "c", {METADATA_VARIABLE: metadata.url}, lambda: now[0])
+    ours = Identification(endpoint("http://127.0.0.1:80"), "n", "c", {AWS_VARIABLE: metadata.url}, lambda: now[0])
     first = ours.now()
     assert first["headers"]["x-wm-worker"] == "n c"
     assert first["headers"]["x-wm-hub"] == "http://127.0.0.1 -"
@@ -112,4 +111,4 @@ def test_a_hub_is_named_by_its_address_and_what_is_pinned() -> None:
     ],
 )
 def test_the_metadata_service_may_be_elsewhere(url: str, found: tuple[str, int]) -> None:
-    assert _host_and_port(url) == found
+    assert host_and_port(url) == found

@@ -334,6 +334,34 @@ def test_a_notice_brings_the_end_nearer_and_never_puts_it_off() -> None:
     assert state.drain.reason == "walltime"
 
 
+def test_a_warning_ends_it_in_time_and_says_why() -> None:
+    state = a_state()
+    assigned(state, "j1", "j2")
+    state.happened([started("j1")], 2)
+    orders = state.warned("spot-interruption", "EC2 says so", 120_000, 1000)
+    assert only(Recall, orders).attempts == [("j2", 1)]
+    assert none_of(EndAll, orders), "what runs has its time"
+    report = state.report(1001)
+    assert (report["draining"], report["why"]) == (True, {"code": "spot-interruption", "text": "EC2 says so"})
+    state.reported({"ack": 1}, 50_000, 50_000)
+    ended_all = only(EndAll, state.tick(121_000 - LAST_MARGIN_MS))
+    assert (ended_all.reason, ended_all.text) == ("spot-interruption", "EC2 says so")
+
+
+def test_a_warning_outlives_a_drain_of_the_hub_and_one_without_an_end_ends_nothing() -> None:
+    state = a_state()
+    assigned(state, "j1", drain={"reason": "idle"})
+    orders = state.warned("rebalance", "a risk", None, 1000)
+    assert only(Say, orders).facts["ends_in_ms"] is None
+    state.polled({"seq": 2, "drain": None}, 2000, 2000)
+    assert state.drain is not None
+    assert state.drain.reason == "rebalance"
+    assert state.terms.ends_at is None
+    state.warned("spot-interruption", "now", 120_000, 3000)
+    assert state.drain.reason == "spot-interruption"
+    assert state.terms.ends_at == 123_000
+
+
 def test_the_hub_hears_how_much_walltime_is_left() -> None:
     state = a_state(ends_at=3_000_000)
     assert "shape" not in state.report(100)

@@ -101,6 +101,14 @@ async def poll(call: WorkerCall) -> Response:
     return reply(polled)
 
 
+def _told_why(fields: Fields, told: object) -> dict[str, str] | None:
+    fields.refuse_if("why", not (told is None or isinstance(told, dict)), "write an object or null")
+    if not isinstance(told, dict):
+        return None
+    words = {"code": LONGEST_CODE, "text": LONGEST_TEXT}
+    return {name: str(told.get(name) or "").replace("\0", "?")[:longest] for name, longest in words.items()}
+
+
 async def report(call: WorkerCall) -> Response:
     worker = _worker(call)
     body = call.body
@@ -116,6 +124,7 @@ async def report(call: WorkerCall) -> Response:
         fields.refuse_if("shape", mistake is not None, mistake or "")
     fields.refuse_if("draining", not isinstance(body.get("draining", False), bool), "write true or false")
     body["leaving"] = fields.words("leaving", LONGEST_TEXT)
+    body["why"] = _told_why(fields, body.get("why"))
     for place, one in enumerate(results):
         if not _is_plain(one):
             _check_result(fields, place, one)

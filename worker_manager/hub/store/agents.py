@@ -3,7 +3,7 @@
 import json
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -211,9 +211,9 @@ def report(moves: Moves, name: str, credential_sha256: str, message: Report, log
     moves.write_jobs()
     index_output(moves, name, logs, mine)
     if message.get("shape"):
-        worker.shape = Shape.from_wire(message["shape"])
+        worker.shape = _as_when_ready(Shape.from_wire(message["shape"]), moves.batch.now - worker.ready_ms)
     if message.get("draining"):
-        _drains_itself(moves, worker)
+        _drains_itself(moves, worker, message.get("why") or {})
     if message.get("leaving"):
         bury_worker(moves, worker, WorkerEvent.LEAVE, str(message["leaving"])[:200], active)
         there = load_of(moves, worker, [])
@@ -307,6 +307,11 @@ def _take_results(moves: Moves, worker: Worker, active: Active, results: Sequenc
     return stale
 
 
+def _as_when_ready(shape: Shape, age_ms: int) -> Shape:
+    """Everyone who reads a worker's walltime takes its age off it. What it tells later has its age off already."""
+    return shape if shape.walltime is None else replace(shape, walltime=shape.walltime + age_ms)
+
+
 def _limits_after(settings: Settings, message: Report) -> Limits:
     """A worker that hands jobs back does not prefetch them again in the same breath: others come first."""
     limits = limits_of(settings)
@@ -315,15 +320,17 @@ def _limits_after(settings: Settings, message: Report) -> Limits:
     return limits
 
 
-def _drains_itself(moves: Moves, worker: Worker) -> None:
-    """The agent was told to drain on its own machine: no plan of ours undoes that."""
-    if worker.cordon is not None and worker.cordon.get("by") == "agent":
+def _drains_itself(moves: Moves, worker: Worker, why: Mapping[str, str]) -> None:
+    """The agent was told to drain on its own machine: no plan of ours undoes that. Why it does may come later."""
+    reason = {"code": why.get("code") or "agent", "text": why.get("text") or "the agent drains"}
+    before = worker.cordon or {}
+    if before.get("by") == "agent" and (not why or before["reason"] == reason):
         return
-    worker.cordon = {"reason": {"code": "agent", "text": "the agent drains"}, "deadline_ms": None, "by": "agent"}
+    worker.cordon = {"reason": reason, "deadline_ms": None, "by": "agent"}
     worker.cordon_generation += 1
     worker.state = worker_step(worker.state, WorkerEvent.CORDON)
     tell(moves, worker)
-    moves.event("worker.draining", worker.id, by="agent")
+    moves.event("worker.draining", worker.id, by="agent", reason=reason)
     moves.batch.backlog_changed = True
 
 

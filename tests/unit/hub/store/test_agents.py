@@ -200,6 +200,28 @@ def test_an_agent_that_drains_gets_nothing_more_and_no_plan_undoes_it(house: Hou
     assert house.poll("w")["drain"]["reason"]["code"] == "agent"
 
 
+def test_an_agent_may_say_why_it_drains_and_say_it_later(house: House) -> None:
+    house.worker("w", cpus=1)
+    house.report("w", draining=True)
+    why = {"code": "spot-interruption", "text": "EC2 will terminate this spot instance"}
+    for _ in range(2):
+        house.report("w", draining=True, why=why)
+    house.report("w", draining=True)
+    assert house.poll("w")["drain"]["reason"] == why
+    told = {event["data"]["reason"]["code"] for event in house.store.list_events(kind="worker.draining")[0]}
+    assert told == {"agent", "spot-interruption"}
+
+
+def test_walltime_that_is_told_again_is_not_taken_off_twice(house: House) -> None:
+    """An hour, of which forty minutes are over: a job of fifteen fits, one of twenty-five does not."""
+    house.worker("w", shape={"cpus": 1000, "walltime": 3_600_000})
+    house.clock.advance(2_400_000)
+    house.report("w", shape={"cpus": 1000, "walltime": 1_200_000})
+    house.submit(*(job(shape=Shape(cpus=1000, walltime=minutes * 60_000)) for minutes in (25, 15)))
+    house.poll("w")
+    assert (house.state("j1"), house.state("j2")) == ("queued", "assigned")
+
+
 def test_a_worker_that_lets_its_drains_deadline_pass_is_told_to_stop(house: House) -> None:
     house.submit(job())
     for name in ("w", "v"):
