@@ -30,6 +30,8 @@ def agent_command(
         "exit-after-num-runs": worker.max_runs,
         "checkin-frequency-seconds": _ms(worker.checkin_ms),
         "dead-man-seconds": _ms(worker.dead_man_ms),
+        "isolation": ",".join(worker.isolation) or None,
+        "job-user": worker.job_user or None,
         **_slice(pool.shape),
     }
     switches = {
@@ -43,6 +45,7 @@ def agent_command(
         if value is not None:
             words += [f"--{name}", str(value)]
     words += [f"--tag={tag}" for tag in pool.shape.tags]
+    words += [f"--sandbox-show={folder}" for folder in worker.sandbox_show]
     words += [f"--custom={name}={count}" for name, count in pool.shape.custom]
     return tuple(words + [f"--{name}" for name, on in switches.items() if on])
 

@@ -122,6 +122,9 @@ def _worker(part: WorkerPart) -> WorkerSettings:
         exit_on_exception=part.exit_on_exception,
         checkin_ms=part.checkin,
         dead_man_ms=part.dead_man,
+        isolation=tuple(part.isolation),
+        job_user=part.job_user,
+        sandbox_show=tuple(part.sandbox_show),
     )
 
 

@@ -148,6 +148,9 @@ class WorkerPart(_Part):
     exit_on_exception: bool = False
     checkin: Duration | None = None
     dead_man: Duration | None = None
+    isolation: Words = ()
+    job_user: str = ""
+    sandbox_show: Words = ()
 
 
 class _PoolFields(_Part):

@@ -59,6 +59,9 @@ class WorkerSettings:
     exit_on_exception: bool = False
     checkin_ms: int | None = None
     dead_man_ms: int | None = None  # idle, and the hub silent, for this long: it leaves by itself
+    isolation: tuple[str, ...] = ()  # ways to keep jobs apart that it tries and offers; empty: as it finds
+    job_user: str = ""  # as root: none, auto or a user
+    sandbox_show: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
