@@ -145,7 +145,7 @@ def _painted(line: str, row: Sequence[str], columns: Sequence[Column]) -> str:
 
 def _one_line(text: str) -> str:
     """A job's name may hold anything: it cannot break the table or speak to the terminal."""
-    return "".join(letter if letter.isprintable() else "�" for letter in text)
+    return "".join(letter if letter.isprintable() else " " if letter.isspace() else "�" for letter in text)
 
 
 # ---------------------------------------------------------------- cells
