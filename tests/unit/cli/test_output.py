@@ -224,6 +224,27 @@ def test_describe_job_shows_its_attempts_and_its_verdicts() -> None:
     assert "max-workers: 4 of 4" in told
 
 
+def test_describe_shows_limits_and_what_is_used() -> None:
+    usage = {"at_ms": NOW, "cpu_ms": 9000, "cpus": 1500, "memory": 3 << 30}
+    job = {**JOB, "max_processes": 20, "cpu_affinity": True, "usage": usage}
+    told = House(FakeHub({("GET", "/v1/jobs/j1"): job})).ok("describe", "job", "j1")
+    assert "Limits:" in told and "20 processes, cores of its own" in told
+    assert "1.50 cpu, 3 GiB" in told
+    of_worker = {"at_ms": NOW, "cpus": 4, "memory": 1 << 25, "disk": 1 << 40, "load": 2500}
+    of_worker |= {"gpus": [{"id": "GPU-1", "busy_percent": 40, "memory": 1 << 30}]}
+    told = House(FakeHub({("GET", "/v1/workers/w1"): {**WORKER, "usage": of_worker}})).ok("describe", "worker", "w1")
+    for words in ("0.00 cpu, 32 MiB", "1 TiB", "2.50", "GPU-1 40 % 1 GiB"):
+        assert words in told
+
+
+def test_wide_shows_what_a_job_uses_or_used() -> None:
+    running = {**JOB, "usage": {"at_ms": NOW, "cpus": None, "memory": 3 << 30}}
+    over = {**JOB, "id": "j2", "state": "succeeded", "cpu_ms": 9000, "max_rss": 2 << 30, "usage": None}
+    table = lines(house(page(running, over, {**JOB, "id": "j3"})).ok("get", "jobs", "-o", "wide"))
+    assert "3 GiB" in table[1]
+    assert "9s, 2 GiB" in table[2]
+
+
 def test_describe_in_json_is_the_thing_itself() -> None:
     there = House(FakeHub({("GET", "/v1/workers/w1"): WORKER}))
     assert json.loads(there.ok("describe", "worker", "w1", "-o", "json")) == {

@@ -43,6 +43,15 @@ def test_amounts_have_units(token_file: str) -> None:
     wishes = options("--join-token-file", token_file, *argv).wishes
     assert (wishes.cpus, wishes.memory, wishes.walltime, wishes.gpus) == (1500, 2 * 2**30, 3_600_000, 0)
     assert wishes.custom == (("licence", 2), ("tape", 1))
+    both = options("--join-token-file", token_file, "--resource", "fpga=2", "--resource", "dsp=1", "--custom", "tape=1")
+    assert both.wishes.custom == (("dsp", 1), ("fpga", 2), ("tape", 1)), "--resource is another word for it"
+
+
+def test_limits_by_groups_or_by_looking(token_file: str) -> None:
+    assert options("--join-token-file", token_file).limits == "auto"
+    assert options("--join-token-file", token_file, WM_LIMITS="watch").limits == "watch"
+    with pytest.raises(UsageError, match="--limits"):
+        options("--join-token-file", token_file, "--limits", "none")
 
 
 def test_the_platform_may_say_how_long_before_its_end_it_signals(token_file: str) -> None:
