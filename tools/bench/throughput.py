@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from tools.bench import isolation
 from tools.bench.cpu import PARTS, Meter
 from tools.bench.report import Row, against
 from tools.house import House, local_pool, wait_for
@@ -39,6 +40,7 @@ def run() -> list[Row]:
         against("throughput/worker-manager, array", statistics.median(ours), "jobs/s", base, spread(ours)),
         against("throughput/HyperQueue, array", statistics.median(peer), "jobs/s", base, spread(peer)),
         *cpu_rows(our_cpu, statistics.median(xargs_cpu)),
+        *isolation.rows(),
     ]
 
 
