@@ -9,6 +9,7 @@ import os
 import select
 import sys
 import time
+from dataclasses import replace
 from typing import Any, Dict, List, Optional, Sequence
 
 from worker import answers, client, here, orders
@@ -32,6 +33,7 @@ from worker.usage import Own
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from worker.notices.watch import Watch
+    from worker.nvml import Health
 
 POLL_SLACK_MS = 15_000  # beyond the time that the hub may let a poll wait
 POLL_PAUSE_MS = 100  # a hub that does not let a poll wait is not asked without a pause
@@ -81,6 +83,8 @@ class Agent:
         self._own = Own(work_dir)
         self._gpus = gpus
         self._nvml: List[Any] = []  # once it was looked for
+        self._health: Optional["Health"] = None
+        self._shape = shape
         self._usage_ms = max(USAGE_MS, heartbeat_ms)
         self._usage_at = now + self._usage_ms - USAGE_LEAD_MS
         self._silent = False
@@ -292,11 +296,24 @@ class Agent:
         """What it and its jobs use, in time for the next heartbeat; it goes with whatever is reported next."""
         self._usage_at = now + self._usage_ms
         if self._runner is not None:
+            if self._gpus:
+                self._look_after_gpus(self._runner)
             own = self._own.now((os.getpid(), self._runner.keeper), now)
             if self._gpus:
                 own["gpus"] = self._gpu_usage()
             self._state.measured(own)
             self._runner.ask_usage()
+
+    def _look_after_gpus(self, runner: Runner) -> None:
+        """One that is lost, or whose memory fails, goes out: its jobs go on, the next get others."""
+        if self._health is None:
+            return
+        for gpu, text in self._health.look():
+            self._gpus = [each for each in self._gpus if each != gpu]
+            self._shape = replace(self._shape, gpus=max(0, self._shape.gpus - 1))
+            self._journal("gpu-out", gpu=gpu, text=text, left=self._shape.gpus)
+            runner.lose_gpu(gpu, self._shape)
+            self._state.reshaped(self._shape.to_wire())
 
     def _gpu_usage(self) -> List[List[Any]]:
         """Where NVML tells; it is loaded once, and only for a worker with GPUs."""
@@ -304,6 +321,8 @@ class Agent:
 
         if not self._nvml:
             self._nvml.append(nvml.library())
+            if self._nvml[0] is not None:
+                self._health = nvml.Health(self._nvml[0], self._gpus)
         return [] if self._nvml[0] is None else nvml.usage(self._nvml[0], self._gpus)
 
     # ------------------------------------------------------------ for people

@@ -164,6 +164,9 @@ class Keeper:
         self._room.resize(has)
         self._stuck = False
 
+    def _on_lose_gpu(self, gpu: str) -> None:
+        self._room.lose_gpu(gpu)
+
     def _on_lease(self, end: int) -> None:
         self._lease_end = end
 

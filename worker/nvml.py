@@ -3,7 +3,7 @@
 The library object is handed in, so that a fake stands for it in tests. An error of it is "not told", never a zero.
 """
 
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from worker.gpus import Gpu
 
@@ -78,3 +78,43 @@ def _memory(nvml: Any, handle: Any) -> Optional[int]:
 
 def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+class Health:
+    """Looks after devices: which is not to be used any more, and why. Each is told once."""
+
+    def __init__(self, nvml: Any, ids: Sequence[str]) -> None:
+        self._nvml = nvml
+        self._errors: Dict[str, Optional[int]] = {}  # uncorrectable ones since the driver came up, at the first look
+        for each in ids:
+            if self._handle(each) is not None:  # what NVML does not know it cannot look after
+                self._errors[each] = self._uncorrectable(each)
+
+    def look(self) -> List[Tuple[str, str]]:
+        found = [(each, self._trouble(each, before)) for each, before in self._errors.items()]
+        out = [(each, text) for each, text in found if text]
+        for each, _ in out:
+            del self._errors[each]
+        return out
+
+    def _trouble(self, each: str, before: Optional[int]) -> str:
+        if self._handle(each) is None:
+            return "the driver does not find it any more"
+        now = self._uncorrectable(each)
+        if now is not None and before is not None and now > before:
+            return "%d uncorrectable memory errors (ECC) since this worker began" % (now - before)
+        return ""
+
+    def _handle(self, each: str) -> Any:
+        try:
+            return self._nvml.nvmlDeviceGetHandleByUUID(each.encode())
+        except self._nvml.NVMLError:
+            return None
+
+    def _uncorrectable(self, each: str) -> Optional[int]:
+        nvml = self._nvml
+        try:
+            kind, since = nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_VOLATILE_ECC
+            return int(nvml.nvmlDeviceGetTotalEccErrors(self._handle(each), kind, since))
+        except nvml.NVMLError:
+            return None  # a GPU without such memory, or a slice

@@ -24,6 +24,7 @@ class Room:
         self._has = None if has is None else dict(has)
         self._used: dict[str, int] = {}
         self._gpus = list(gpus)
+        self._lost: set[str] = set()  # ids that are given out no more
         self.knows_gpus = bool(gpus)  # then every job is told which are its own, if only that there are none
 
     def resize(self, has: Asks | None) -> None:
@@ -50,7 +51,12 @@ class Room:
     def give_back(self, asks: Asks, gpus: list[str]) -> None:
         for name, count in asks:
             self._used[name] -= count
-        self._gpus += gpus
+        self._gpus += [each for each in gpus if each not in self._lost]
+
+    def lose_gpu(self, gpu: str) -> None:
+        """A job that has it keeps it; the next gets another."""
+        self._lost.add(gpu)
+        self._gpus = [each for each in self._gpus if each != gpu]
 
 
 class Queue:

@@ -177,6 +177,11 @@ class Runner:
                 self._waiting.append(("recall", [key], "; ".join(map(str, misfits))))
         self.flush()
 
+    def lose_gpu(self, gpu: str, has: Shape) -> None:
+        """This device is given to no more jobs; `has` is what is left."""
+        self._tell("lose_gpu", gpu)
+        self.resize(has)
+
     def extend_lease(self, ms: int, asked_at_ms: Optional[int] = None) -> None:
         """The keeper ends everything when this time has passed since `asked_at_ms` (CLOCK_BOOTTIME; None: now)."""
         self._tell("lease", (boot_ms() if asked_at_ms is None else asked_at_ms) + ms)

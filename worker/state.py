@@ -76,6 +76,7 @@ class State:
         self.refused = ""
         self._ack = 0
         self._usage = Rates()
+        self._reshaped = False
         self.signals = 0
         self._signalled_at = now
         self.lease = Lease(registered["lease_ms"], asked_at)
@@ -237,6 +238,12 @@ class State:
         text = "its worker made an error"
         return [Cancel(job, epoch, "agent-error", text, Outcome.RETURNED, grace_ms=0) for job, epoch in unknown]
 
+    def reshaped(self, shape: Mapping[str, Any]) -> None:
+        """What it has is less from now on: the hub hears it at once."""
+        self._shape = dict(shape)
+        self._reshaped = True
+        self.outbox.tell()
+
     def measured(self, own: Mapping[str, Any]) -> None:
         """What the agent itself uses; it goes with what its jobs use."""
         self._usage.own = dict(own)
@@ -394,9 +401,12 @@ class State:
         report = self.outbox.take(now, len(self.held.started), self._drains_itself, self.leaving)
         if self.drain is not None and self.drain.text and report["draining"]:
             report["why"] = {"code": self.drain.reason, "text": self.drain.text}
-        if self.terms.ends_at is not None and now >= self._shape_told_at + SHAPE_MS:
+        if self.terms.ends_at is not None and (self._reshaped or now >= self._shape_told_at + SHAPE_MS):
             self._shape_told_at = now
             report["shape"] = {**self._shape, "walltime": max(0, self.terms.ends_at - now)}
+        elif self._reshaped:
+            report["shape"] = dict(self._shape)
+        self._reshaped = False
         return report
 
     @property

@@ -10,6 +10,7 @@ import pytest
 
 from worker import nvml
 from worker.gpus import Gpu, identified, parse_list, uuid_of
+from worker.packing import Room
 from worker.resources import gpus, slurm_gpus
 
 A, B, C = (f"GPU-{letter * 8}-1111-2222-3333-444455556666" for letter in "abc")
@@ -149,6 +150,12 @@ class FakeNvml:
             raise Trouble("not found")
         return handle["slices"][index]
 
+    NVML_MEMORY_ERROR_TYPE_UNCORRECTED, NVML_VOLATILE_ECC = 1, 0
+
+    def nvmlDeviceGetTotalEccErrors(self, handle: dict[str, Any], kind: int, since: int) -> int:
+        assert (kind, since) == (1, 0)
+        return int(self._told(handle, "ecc"))
+
     def nvmlDeviceGetUtilizationRates(self, handle: dict[str, Any]) -> Any:
         return SimpleNamespace(gpu=self._told(handle, "busy"))
 
@@ -177,3 +184,35 @@ def test_a_library_that_fails_tells_nothing() -> None:
 
 def test_use_is_told_as_far_as_it_is_known() -> None:
     assert nvml.usage(a_machine(), [B, SLICES[0], C, "0"]) == [[B, 40, 2**30], [SLICES[0], None, 7]]
+
+
+# ---------------------------------------------------------------- health
+
+
+def test_new_uncorrectable_errors_take_a_gpu_out_once() -> None:
+    good, bad = {"uuid": A, "ecc": 4}, {"uuid": B, "ecc": 4}
+    health = nvml.Health(FakeNvml(good, bad), [A, B, C, "0"])
+    assert health.look() == [], "errors from before were mended, or nobody would run here"
+    bad["ecc"] = 6
+    assert health.look() == [(B, "2 uncorrectable memory errors (ECC) since this worker began")]
+    assert health.look() == []
+
+
+def test_a_gpu_that_is_gone_is_out() -> None:
+    there = {"uuid": A}
+    health = nvml.Health(FakeNvml(there), [A])
+    assert health.look() == [], "it tells no errors, which is no error"
+    there["uuid"] = "something else"
+    assert health.look() == [(A, "the driver does not find it any more")]
+
+
+def test_a_lost_gpu_is_given_to_nobody_again() -> None:
+    room = Room((("gpus", 3),), [A, B, C])
+    (held,) = room.take((("gpus", 1),))
+    assert held == A
+    room.lose_gpu(A)
+    room.lose_gpu(B)
+    room.resize((("gpus", 1),))
+    assert not room.fits((("gpus", 1),)), "one is in use, and only one is left"
+    room.give_back((("gpus", 1),), [held])
+    assert room.take((("gpus", 1),)) == [C]
