@@ -19,6 +19,8 @@ NEEDED = {
     "ssh": ("openssh-client", "workers on hosts"),
     "sshd": ("openssh-server", "workers on hosts"),
     "bwrap": ("bubblewrap", "jobs in a sandbox"),
+    "podman": ("podman", "jobs in containers"),
+    "catatonit": ("catatonit", "jobs in containers of podman"),
     "strace": ("strace", "crash points and failing system calls"),
 }
 
