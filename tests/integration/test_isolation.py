@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests import needs
+from tests.integration.test_keeper import interpreter
 
 SCENARIOS = Path(__file__).with_name("isolation_scenarios.py")
 NAMES = re.findall(r"^@scenario\ndef (\w+)", SCENARIOS.read_text(), re.MULTILINE)
@@ -21,6 +22,13 @@ NEED_ROOT = {
     "what_cannot_be_started_says_why_as_before",
 }
 NEED_NO_SANDBOX = {"two_owners_as_plain_processes_do_see_each_other", "what_is_not_there_is_refused"} | NEED_ROOT
+# The oldest interpreter the agent supports, and the newest we know: what forks and changes the user.
+ELSEWHERE = (
+    "a_sandboxed_job_has_a_clean_start",
+    "nothing_gets_out_of_a_sandbox_alive",
+    "two_owners_with_users_of_their_own_see_nothing_of_each_other",
+    "what_cannot_be_started_says_why_as_before",
+)
 NOBODY = 65534
 
 
@@ -49,6 +57,17 @@ def test_as_whom_we_are(name: str, folder: Path) -> None:
     if name not in NEED_NO_SANDBOX:
         needs.sandbox()
     run(name, folder, sys.executable)
+
+
+@pytest.mark.parametrize("version", ["3.9", "3.13"])
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_under_another_interpreter(version: str, name: str, folder: Path) -> None:
+    needs.root()
+    needs.sandbox()
+    python = interpreter(version)
+    if python is None:
+        pytest.skip(f"no Python {version} on this machine")
+    run(name, folder, python)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in NEED_ROOT])

@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Seq
 from worker import processes
 from worker.isolation import containers, sandbox
 from worker.isolation.launch import spawn_as, texts_to_read
-from worker.isolation.users import REGISTRY, Users
+from worker.isolation.users import REGISTRY, TRIAL
 from worker.isolation.ways import APPTAINER, DOCKER, ENGINES, PODMAN, SANDBOX, WAYS
 
 PROGRAM = {SANDBOX: "bwrap", DOCKER: "docker", PODMAN: "podman", APPTAINER: "apptainer"}
@@ -192,7 +192,7 @@ def _try_sandbox(program: str, told: Mapping[str, Any], work_dir: str) -> str:
     """`true` in it, exactly as a job would be, as a user that a job would be."""
     user = None
     if told["root"]:
-        user = told["one_user"] or Users(told["registry"]).of("")
+        user = told["one_user"] or TRIAL
         if not told["sandbox"][1]:
             return "setpriv is not on this machine (package util-linux)"
     folder = os.path.join(work_dir, "trial")

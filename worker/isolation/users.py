@@ -9,7 +9,8 @@ from __future__ import annotations
 import fcntl
 import os
 
-FIRST, LAST = 700_000, 799_999  # below and above lie what systems give to people, services and subordinate ids
+FIRST, LAST = 700_000, 799_998  # below and above lie what systems give to people, services and subordinate ids
+TRIAL = (799_999, 799_999)  # nobody's: as this one it is tried whether a sandbox can be made
 REGISTRY = "/var/lib/worker-manager/job-users"
 
 
