@@ -116,6 +116,7 @@ class Runner:
         base = {"PATH": processes.DEFAULT_PATH, **(env or {}), "WM_KEEPER": self._keeper_id}
         if MARK in os.environ:
             base[MARK] = os.environ[MARK]
+        self._places = places or {}
         told = [(name, place.version, place.parent, place.home) for name, place in (places or {}).items()]
         self._waiting.append(("setup", os.path.abspath(work_dir), amounts(has), list(gpus), base, told, isolation))
         if lease_ms is not None:
@@ -253,12 +254,19 @@ class Runner:
         if self._death is None:
             status = self._reap(0)
             orphans.end(self._keeper_id, set(self._pids.values()))
+            self._remove_its_groups()
             if any(kind in self._isolation.get("programs", ()) for kind in ways.ENGINES):
                 from worker.isolation import found  # a keeper that was killed leaves its containers
 
                 found.remove_containers(self._isolation, self._keeper_id)
             self._death = KeeperDied(why_it_died(status))
         return self._death
+
+    def _remove_its_groups(self) -> None:
+        from worker.limits.groups import remove_leftovers
+
+        for parent in {place.parent for place in self._places.values()}:
+            remove_leftovers(parent)
 
     def _reap(self, wait_ms: int) -> int:
         """Its wait status. It is killed when it has not ended in time."""

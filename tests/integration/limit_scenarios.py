@@ -280,6 +280,23 @@ def a_killed_keeper_leaves_nothing_after_the_next_start(work_dir, places):
 
 
 @scenario
+def the_agent_of_a_killed_keeper_removes_its_groups(work_dir, places):
+    agent = Agent(work_dir, places)
+    agent.asks(sh("echo $$; exec sleep 600"), memory=100 * MIB, max_processes=5)
+    agent.says("a", "\n")
+    left = agent.groups + agent.tops
+    os.kill(agent.keeper, signal.SIGKILL)
+    try:
+        agent.all_ended()
+    except keeper.KeeperDied:
+        pass
+    else:
+        raise AssertionError("nobody noticed")
+    assert not any(map(os.path.isdir, left))
+    all_gone([int(agent.text("a"))])
+
+
+@scenario
 def a_keeper_that_lives_keeps_its_groups(work_dir, places):
     first = Agent(work_dir / "first", places)
     first.asks(sh("echo up; exec sleep 600"), memory=100 * MIB)

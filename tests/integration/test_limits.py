@@ -19,6 +19,7 @@ NEED_GROUPS = {
     "a_group_goes_with_its_job",
     "a_killed_keeper_leaves_nothing_after_the_next_start",
     "a_keeper_that_lives_keeps_its_groups",
+    "the_agent_of_a_killed_keeper_removes_its_groups",
     "groups_below_a_job_go_with_it",
 }
 CASES = [(name, way) for name in NAMES for way in ("group", "watch") if way == "group" or name not in NEED_GROUPS]

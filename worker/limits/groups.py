@@ -145,8 +145,8 @@ def locked_folder(parent: str) -> tuple[str, int]:
 
 
 def remove_leftovers(parent: str) -> None:
-    """Folders of keepers that are dead, with what still runs in them."""
-    for name in os.listdir(parent):
+    """Folders of keepers that are dead, with what still runs in them. What cannot be removed stays for the next."""
+    for name in _names(parent):
         folder = parent + "/" + name
         if not name.startswith(PREFIX) or name == LEAF or not os.path.isdir(folder):
             continue
@@ -161,6 +161,13 @@ def remove_leftovers(parent: str) -> None:
             pass  # its keeper lives
         finally:
             os.close(descriptor)
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def emptied(folder: str) -> bool:
