@@ -22,7 +22,7 @@ SECRET = "the-secret-of-ann"
 # Finds every process that it can see and everything about slots that it can reach: what of it holds the secret?
 SPY = """
 echo spying as $(id -u)
-grep -ls "the-secret-o[f]-ann" /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null | grep . && echo "FOUND in a process"
+cd /proc; grep -ls "the-secret-o[f]-ann" [0-9]*/environ [0-9]*/cmdline 2>/dev/null | grep . && echo "FOUND in a process"
 ls -d "$1"/*/ 2>/dev/null | grep -v "^$HOME/$" && echo "FOUND a list of slots"
 for each in "$1"/1 "$1"/2 "$1"/3; do cat "$each"/results 2>/dev/null && echo "FOUND a file"; done
 cat "$2" 2>/dev/null && echo "FOUND the token"
@@ -213,6 +213,17 @@ def cancel_means_the_same_in_a_sandbox(folder):
     assert agent.results[deaf]["signal"] == 9 and ends[deaf][0] == "cancelled", agent.results
     assert ends[plain] == ("cancelled", 128 + 15), agent.results
     assert agent.results[late]["reason"] == "time-limit", agent.results
+
+
+@scenario
+def a_signal_of_the_jobs_own_reaches_it_in_a_sandbox(folder):
+    agent = worker(folder, ["sandbox"])
+    hears = "trap 'echo saved; exit 0' USR1; echo up; while :; do sleep 0.05; done"
+    job = start_as(agent, "ann", sh(hears), SANDBOX)
+    agent.says(job, "up")
+    os.killpg(agent.runner._pids[job, 1], 10)
+    agent.all_ended()
+    assert (agent.results[job]["exit_code"], "saved" in agent.text(job)) == (0, True), agent.results
 
 
 @scenario

@@ -22,12 +22,15 @@ def run(
     gpus: bool,
     network: bool,
     readable: Sequence[str] = (),
+    writable: Sequence[str] = (),
 ) -> list[str]:
     """What is started. `--containall`: no home, no /tmp, no environment and no processes of the machine."""
     words = [program, "--silent", "exec", "--containall", "--no-home", "--no-privs", "--env-file", env_file]
     words += ["--bind", bind(directory, "rw"), "--pwd", directory]
     for path in readable:
         words += ["--bind", bind(path, "ro")]
+    for path in writable:
+        words += ["--bind", bind(path, "rw")]
     words += ["--nv"] if gpus else []
     words += [] if network else ["--net", "--network", "none"]
     return [*words, image, *argv]

@@ -82,6 +82,7 @@ def run(
     note: str,
     readable: Sequence[str] = (),
     rootless: bool = False,
+    writable: Sequence[str] = (),
 ) -> list[str]:
     """What is started, by `sh`. `engine` is the path of the client; `rootless`: it is not root's."""
     words = ["run", "--rm", "--pull=never", "--name", name, "--hostname", "job"]
@@ -91,8 +92,8 @@ def run(
     words += ["--mount", mount(directory, False), "--workdir", directory, "--env-file", env_file]
     if rootless and os.path.basename(engine) == PODMAN:
         words.append("--userns=keep-id")  # else our number would be another one's in there
-    for path in readable:
-        words += ["--mount", mount(path, True)]
+    for path in (*readable, *writable):
+        words += ["--mount", mount(path, path in readable)]
     words += ["--cpus", "%d.%03d" % divmod(share.cpus, 1000)] if share.cpus else []
     words += ["--memory", str(share.memory), "--memory-swap", str(share.memory)] if share.memory else []
     words += ["--pids-limit", str(share.processes)] if share.processes else []

@@ -84,6 +84,9 @@ class Isolator:
         if kind != PROCESS and kind not in self._told["programs"]:
             raise WorkerProblem("this worker cannot run a job by %s" % kind)  # never run it weaker
         output = (self._nothing, attempt.pipe_in, attempt.pipe_in)
+        if user is not None:
+            for path in folders_of(attempt):
+                os.chown(path, *user)
         if kind == PROCESS:
             attempt.pid = spawn_as(user, attempt.argv, env, output)
         elif kind == SANDBOX:
@@ -100,7 +103,9 @@ class Isolator:
         if not attempt.argv or "=" in attempt.argv[0]:
             raise ValueError("the command is empty or has a = in its name")
         devices = sorted(glob.glob(GPU_DEVICES)) if attempt.gpus else []
-        text = sandbox.arguments(self._view, attempt.slot.path, user, attempt.way[2], devices)
+        text = sandbox.arguments(
+            self._view, attempt.slot.path, user, attempt.way[2], devices, writable=folders_of(attempt)
+        )
         programs = sandbox.Programs(self._told["programs"][SANDBOX], *self._told["sandbox"])
         command = sandbox.command(programs, user, attempt.argv)
         with texts_to_read(text, sandbox.env_text(env)) as given:
@@ -128,6 +133,7 @@ class Isolator:
             {containers.LOCK_LABEL: self._lock, containers.KEEPER_LABEL: self._keeper},
             self._file(attempt, ".note"),
             rootless=not self._told["root"],
+            writable=folders_of(attempt),
         )
         self._containers[attempt] = name
         attempt.pid = processes.spawn(command, self._marks(attempt), self._nothing, attempt.pipe_in)
@@ -140,7 +146,16 @@ class Isolator:
         if user is not None:
             os.chown(file, *user)
         program, (_, image, network) = self._told["programs"][APPTAINER], attempt.way
-        command = apptainer.run(program, image, attempt.argv, attempt.slot.path, file, bool(attempt.gpus), network)
+        command = apptainer.run(
+            program,
+            image,
+            attempt.argv,
+            attempt.slot.path,
+            file,
+            bool(attempt.gpus),
+            network,
+            writable=folders_of(attempt),
+        )
         attempt.pid = spawn_as(user, command, self._marks(attempt), output)
 
     def _marks(self, attempt: Attempt) -> dict[str, str]:
@@ -217,6 +232,12 @@ class Isolator:
 
 def kind_of(attempt: Attempt) -> str:
     return attempt.way[0] if attempt.way else PROCESS
+
+
+def folders_of(attempt: Attempt) -> list[str]:
+    """What belongs to it beside its directory: where it saves what it has done."""
+    checkpoint = getattr(attempt, "checkpoint", None)
+    return [checkpoint[2]] if checkpoint and checkpoint[2] else []
 
 
 def env_of_an_image(env: dict[str, str], attempt: Attempt) -> dict[str, str]:

@@ -52,7 +52,7 @@ def spawn_as(
     cwd: str = "",
 ) -> int:
     """Like `processes.spawn`, as (uid, gid) without any further group. `descriptors` become 0, 1, 2, …, and are larger
-    numbers than those. `deaf_to` stays ignored. `cwd`: else in our current directory. Raises OSError and ValueError."""
+    numbers than those. `deaf_to` is ignored. `cwd`: else in our current directory. Raises OSError and ValueError."""
     if not argv:
         raise ValueError("the command is empty")
     program = processes.find(argv[0], env.get("PATH", processes.DEFAULT_PATH))
@@ -62,7 +62,7 @@ def spawn_as(
     try:
         pid = os.fork()
         if not pid:
-            _become(user, program, words, variables, descriptors, reset, cwd, tells)
+            _become(user, program, words, variables, descriptors, reset, deaf_to, cwd, tells)
         os.close(tells)
         tells = -1
         problem = os.read(told, 16)
@@ -83,6 +83,7 @@ def _become(
     env: dict[bytes, bytes],
     descriptors: tuple[int, ...],
     reset: list[int],
+    deaf_to: Iterable[int],
     cwd: str,
     tells: int,
 ) -> None:
@@ -97,6 +98,8 @@ def _become(
         for number in reset:
             if number not in (signal.SIGKILL, signal.SIGSTOP):
                 signal.signal(number, signal.SIG_DFL)
+        for number in deaf_to:
+            signal.signal(number, signal.SIG_IGN)
         if user is not None:
             os.setgroups([])
             os.setresgid(user[1], user[1], user[1])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Iterable, Mapping, Sequence
 
 # Kept ignored by bubblewrap and its init, and given back to the job.
-DEAF_TO = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+DEAF_TO = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 RESTORE = "--default-signal=" + ",".join(each.name[3:] for each in DEAF_TO)
 PRIVATE = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 (mount points of the job's own)
 NAMESPACES = ("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
@@ -81,9 +81,10 @@ def arguments(
     network: bool,
     devices: Iterable[str] = (),
     readable: Iterable[str] = (),
+    writable: Iterable[str] = (),
 ) -> bytes:
     """For `--args`; later mounts lie over earlier ones. `devices`: of its GPUs; `readable`: cache entries that it
-    uses."""
+    uses; `writable`: further folders of its own."""
     words = ["--die-with-parent", *NAMESPACES, *(("--unshare-user",) if user is None else TO_CHANGE)]
     if not network:
         words.append("--unshare-net")
@@ -103,9 +104,11 @@ def arguments(
     for path in readable:
         words += ["--ro-bind", path, path]
     words += ["--perms", "0444", "--ro-bind-data", str(ENV_FD), ENV_FILE]
-    for path in _above(directory, (*view.hidden, *PRIVATE)):
-        words += ["--perms", "0755", "--dir", path]  # else it is as closed as what lies outside
-    words += ["--bind", directory, directory, "--chdir", directory]
+    for own in (directory, *writable):
+        for path in _above(own, (*view.hidden, *PRIVATE)):
+            words += ["--perms", "0755", "--dir", path]  # else it is as closed as what lies outside
+        words += ["--bind", own, own]
+    words += ["--chdir", directory]
     return b"".join(os.fsencode(word) + b"\0" for word in words)
 
 

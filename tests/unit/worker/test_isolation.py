@@ -87,7 +87,8 @@ def test_only_root_keeps_what_it_needs_to_change_the_user() -> None:
 
 
 def test_devices_and_cache_entries() -> None:
-    said = " ".join(words(devices=["/dev/nvidia0"], readable=["/cache/ab"]))
+    said = " ".join(words(devices=["/dev/nvidia0"], readable=["/cache/ab"], writable=["/work/saved/1"]))
+    assert "--dir /work/saved --bind /work/saved/1 /work/saved/1" in said
     assert "--dev-bind /dev/nvidia0 /dev/nvidia0" in said
     assert "--ro-bind /cache/ab /cache/ab" in said
 
@@ -100,7 +101,7 @@ def test_the_command_of_a_sandbox_has_no_variable_and_changes_the_user_before_th
     said = sandbox.command(programs, (5, 6), ["x"])
     assert said.index("--reuid=5") < said.index(sandbox.ENV_FILE)
     assert {"--regid=6", "--clear-groups", "--no-new-privs", "--bounding-set=-all"} <= set(said)
-    assert sandbox.RESTORE == "--default-signal=HUP,INT,QUIT,TERM"
+    assert sandbox.RESTORE == "--default-signal=HUP,INT,QUIT,TERM,USR1,USR2"
 
 
 def test_variables_are_quoted() -> None:
