@@ -11,7 +11,7 @@ import select
 import sys
 from typing import Optional, Sequence
 
-from worker import here, host, resources
+from worker import checkpoints, here, host, resources
 from worker.agent import Agent, boot_ms
 from worker.client import Refused
 from worker.isolation import found
@@ -69,9 +69,18 @@ def _work(options: Options, work_dir: WorkDir, signals: Signals, journal: Journa
         journal("error", text=str(error))
         return USAGE
     given = given.able(limits.ways(groups)).able(isolation.can)
+    if not isolation.told.get("each_owner"):  # another user could not enter the folder
+        given = given.able((checkpoints.CAN,))
     if isolation.cannot:
         journal("isolation", can=list(isolation.can), cannot=isolation.cannot)
-    runner = Runner(work_dir.jobs, given.shape, given.gpus, places=groups, isolation=isolation.told)
+    runner = Runner(
+        work_dir.jobs,
+        given.shape,
+        given.gpus,
+        places=groups,
+        isolation=isolation.told,
+        checkpoints_at=checkpoints.base_of(os.path.dirname(work_dir.path)),
+    )
     try:
         facts = {**host.facts(os.environ), **({"cannot": isolation.cannot} if isolation.cannot else {})}
         joining = Joining(options, given.shape, facts)

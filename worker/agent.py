@@ -385,6 +385,8 @@ def _tell(runner: Runner, order: Order) -> None:
         runner.cancel(order.job, order.epoch, order.reason, order.text, order.grace_ms, order.outcome)
     elif isinstance(order, orders.EndAll):
         runner.stop(order.grace_ms, order.reason, order.text)
+    elif isinstance(order, orders.HandBackBy):
+        runner.hand_back_by(order.when, order.reason, order.text)
     elif isinstance(order, orders.Extend):
         runner.extend_lease(order.ms, order.asked_at)
 

@@ -5,6 +5,7 @@ What does not have the form of worker/protocol.py is `Unreachable`: some proxy's
 
 from typing import Any, Callable, Dict, Mapping
 
+from worker import checkpoints
 from worker.connection import Unreachable
 from worker.isolation import ways
 from worker.protocol import Polled, Registered, Reported
@@ -13,6 +14,7 @@ Told = Dict[str, Any]
 
 # How a job can be run beyond its command, and what each part of that looks like.
 WORK: Dict[str, Callable[[Any], bool]] = {
+    "checkpoint": checkpoints.is_sensible,
     "cpu_affinity": lambda value: isinstance(value, bool),
     "image": lambda value: isinstance(value, str) and not value.startswith("-"),
     "isolation": lambda value: value in (ways.PROCESS, *ways.WAYS),
@@ -78,6 +80,8 @@ def _mistake_in_work(work: Any) -> str:
             return "this worker does not know %s" % name
         if not WORK[name](value):
             return "%s makes no sense" % name
+    if "checkpoint" in work and work.get("isolation", ways.PROCESS) != ways.PROCESS:
+        return "only a plain process can be told to save what it has done"
     return ways.mistake_in(work)
 
 

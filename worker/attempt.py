@@ -70,6 +70,7 @@ class Attempt:
     __slots__ = (
         "argv",
         "asks",
+        "checkpoint",
         "cores",
         "cpu_ms",
         "ending",
@@ -111,6 +112,7 @@ class Attempt:
         output_limit: int | None,
         limits: tuple[int, int, int, int] | None = None,
         way: tuple[str, str, bool] | None = None,
+        checkpoint: tuple[int, int, str] | None = None,
     ) -> None:
         self.job = job
         self.epoch = epoch
@@ -124,6 +126,7 @@ class Attempt:
             limits  # memory, processes, open files, cores that are its own; each 0: none. None: no limit at all
         )
         self.way = way  # isolation, image, network (`isolation.ways.Way`); None: a process like ours
+        self.checkpoint = checkpoint  # signal, grace, folder (`checkpoints.Checkpoint`), of a job that asked for it
         self.kept = Kept(output_limit)
         self.state = QUEUED
         self.ending: Ending | None = None

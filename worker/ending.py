@@ -28,6 +28,8 @@ class Ender:
         self._roster = roster
         self._unwrap = unwrap
         self.due: dict[Attempt, int] = {}  # running → when it is told to end, or killed when it was told already
+        self._hand_back: tuple[int, Ending] | None = None  # by when those that save what they have done are over
+        self.handed: dict[Attempt, int] = {}  # those → when they are told
         self.swept: list[Attempt] = []
         self._doubtful = False  # there is a child of which we do not know whose it is
         self.wake = wake_on_child()
@@ -38,6 +40,16 @@ class Ender:
         """It has started: its time counts."""
         if attempt.time_limit_ms is not None:
             self.due[attempt] = attempt.started_at + attempt.time_limit_ms
+        if attempt.checkpoint is not None and self._hand_back is not None:
+            self.handed[attempt] = self._hand_back[0] - attempt.checkpoint[1]
+
+    def hand_back_by(self, when: int | None, ending: Ending) -> None:
+        self._hand_back = None if when is None else (when, ending)
+        self.handed.clear()
+        if when is not None:
+            for attempt in self._roster.running.values():
+                if attempt.checkpoint is not None and attempt.ending is None:
+                    self.handed[attempt] = when - attempt.checkpoint[1]
 
     def tell(self, attempt: Attempt, ending: Ending, grace_ms: int | None) -> None:
         """Ask it to end, and kill it when the grace is over (None: its own). Again: the shorter grace counts."""
@@ -47,18 +59,26 @@ class Ender:
         if attempt.ending is None:
             attempt.ending = ending
             self.due[attempt] = kill_at
-            self._roster.signal(attempt, signal.SIGTERM)
+            self._roster.signal(attempt, _first_signal(attempt, ending))
             self._roster.signal(attempt, signal.SIGCONT)  # a stopped process would not see it
         elif attempt in self.due:
             self.due[attempt] = min(self.due[attempt], kill_at)
 
     def keep_time(self, now: int) -> None:
+        if self.handed:
+            self._hand_back_in_time(now)
         for attempt in [attempt for attempt, when in self.due.items() if when <= now]:
             del self.due[attempt]
             if attempt.ending is None:
                 self.tell(attempt, Ending("failed", "time-limit", ""), None)
             else:
                 self._roster.signal(attempt, signal.SIGKILL)
+
+    def _hand_back_in_time(self, now: int) -> None:
+        for attempt in [attempt for attempt, when in self.handed.items() if when <= now]:
+            del self.handed[attempt]
+            if self._hand_back is not None and attempt.checkpoint is not None and attempt.ending is None:
+                self.tell(attempt, self._hand_back[1], max(0, self._hand_back[0] - now))
 
     # ------------------------------------------------------------ reaping
 
@@ -89,6 +109,8 @@ class Ender:
         attempt.max_rss = usage.ru_maxrss * 1024
         attempt.state = SWEPT
         self.due.pop(attempt, None)
+        if self.handed:
+            self.handed.pop(attempt, None)
         attempt.swept_since = now
         self.swept.append(attempt)
         if attempt.way is not None:
@@ -143,6 +165,13 @@ class Ender:
             if processes.reap_all():
                 return
             time.sleep(SWEEP_MS / 4000)
+
+
+def _first_signal(attempt: Attempt, ending: Ending) -> int:
+    """One that saves what it has done is asked to in its own way, when it is to go on elsewhere."""
+    if attempt.checkpoint is not None and ending.outcome == "returned":
+        return attempt.checkpoint[0]
+    return signal.SIGTERM
 
 
 def wake_on_child() -> int:

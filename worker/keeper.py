@@ -122,6 +122,8 @@ class Keeper:
     def _patience(self, now: int) -> float:
         """How long nothing happens by itself, in ms; −1000 for ever (epoll's −1)."""
         waits = [when - now for when in self._ender.due.values()]
+        if self._ender.handed:
+            waits += [when - now for when in self._ender.handed.values()]
         if self._news.send_at is not None:
             waits.append(self._news.send_at - now)
         if self._ender.swept:
@@ -163,6 +165,9 @@ class Keeper:
     def _on_room(self, has: Asks | None) -> None:
         self._room.resize(has)
         self._stuck = False
+
+    def _on_hand_back_by(self, when: int | None, reason: str, text: str) -> None:
+        self._ender.hand_back_by(when, Ending("returned", reason, text))
 
     def _on_lose_gpu(self, gpu: str) -> None:
         self._room.lose_gpu(gpu)

@@ -46,6 +46,15 @@ class Extend(NamedTuple):
     asked_at: int
 
 
+class HandBackBy(NamedTuple):
+    """Jobs that save what they have done are told so early that they are over by then (CLOCK_BOOTTIME); None: not any
+    more. Others go on."""
+
+    when: Optional[int]
+    reason: str
+    text: str
+
+
 class Say(NamedTuple):
     event: str
     facts: Mapping[str, Any]
@@ -56,4 +65,4 @@ class Exit(NamedTuple):
     reason: str
 
 
-Order = Union[Start, Recall, Cancel, EndAll, Extend, Say, Exit]
+Order = Union[Start, Recall, Cancel, EndAll, Extend, HandBackBy, Say, Exit]

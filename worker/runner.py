@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
-from worker import orphans, processes
+from worker import checkpoints, orphans, processes
 from worker.channel import Channel
 from worker.isolation import ways
 from worker.keeper import CHANNEL_FD, LEASE_ENDED, WORK_DIR_IN_USE
@@ -91,7 +91,8 @@ class Runner:
     `has.gpus`; each job sees its own through CUDA_VISIBLE_DEVICES. `env` is what every job's environment starts from
     (the agent's own is never passed on). `places` is where control groups can be made (`limits.places.find`); without
     them the keeper watches the memory of jobs itself. `isolation` is what `isolation.found` found out; without it jobs
-    are processes.
+    are processes. `checkpoints_at` is where the
+    folders of jobs are that save what they have done.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Runner:
         lease_ms: Optional[int] = None,
         places: Optional[Mapping[str, Place]] = None,
         isolation: Optional[Mapping[str, Any]] = None,
+        checkpoints_at: str = "",
     ) -> None:
         self._keeper_id = os.urandom(8).hex()
         self._has = has
@@ -112,6 +114,7 @@ class Runner:
         self._newest: Tuple[Any, Optional[Asked]] = (None, None)  # a shape as sent, and what it means
         self._death: Optional[KeeperDied] = None
         self._isolation = isolation or {}
+        self._checkpoints = checkpoints_at
         self._channel, self._pid = start_keeper()
         base = {"PATH": processes.DEFAULT_PATH, **(env or {}), "WM_KEEPER": self._keeper_id}
         if MARK in os.environ:
@@ -133,11 +136,16 @@ class Runner:
             self._sent[key] = assignment
             asked = self._asked_by(assignment)
             way = ways.told(assignment.get("work"), self._isolation)
-            self._waiting.append((*start_message(assignment, asked), way))
+            self._waiting.append((*start_message(assignment, asked), way, self._checkpoint(assignment)))
             if asked.misfits:
                 text = "; ".join(map(str, asked.misfits))
                 self._waiting.append(("cancel", *key, Outcome.RETURNED, "does-not-fit", text, 0))
         self.flush()
+
+    def _checkpoint(self, assignment: Assignment) -> Optional[Tuple[int, int, str]]:
+        if not assignment.get("work"):
+            return None
+        return checkpoints.told_to_keeper(assignment, self._checkpoints)
 
     def _asked_by(self, assignment: Assignment) -> Asked:
         """Mostly the same as for the one before: the tasks of an array ask alike."""
@@ -177,6 +185,10 @@ class Runner:
             if misfits and key not in self._pids:
                 self._waiting.append(("recall", [key], "; ".join(map(str, misfits))))
         self.flush()
+
+    def hand_back_by(self, when: Optional[int], reason: str, text: str) -> None:
+        """Attempts that save what they have done begin with it early enough to be over then (CLOCK_BOOTTIME)."""
+        self._tell("hand_back_by", when, reason, text)
 
     def lose_gpu(self, gpu: str, has: Shape) -> None:
         """This device is given to no more jobs; `has` is what is left."""

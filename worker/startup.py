@@ -53,6 +53,12 @@ def why_not_started(argv: list[str], problem: Exception) -> tuple[Ending, int | 
     return Ending("failed", "start-failed", text), code << 8
 
 
+def _make_checkpoint(directory: str) -> None:
+    from worker import checkpoints  # most keepers never need it
+
+    checkpoints.make(directory)
+
+
 class Starter:
     """Starts an attempt, with its share of the room, a directory, a pipe and an environment; takes them back later."""
 
@@ -98,6 +104,8 @@ class Starter:
         try:
             user = None if attempt.way is None else self._isolator().user_of(attempt)
             attempt.slot = self._slots.take(attempt.owner, user)
+            if attempt.checkpoint is not None and attempt.checkpoint[2]:
+                _make_checkpoint(attempt.checkpoint[2])
             os.chdir(attempt.slot.path)
             self._pipes.open(attempt)
         except OSError as problem:
@@ -106,6 +114,8 @@ class Starter:
     def _environment(self, attempt: Attempt) -> dict[str, str]:
         home = attempt.slot.path if attempt.slot else ""
         env = {**self._env, "HOME": home, "TMPDIR": home, **attempt.env}
+        if attempt.checkpoint is not None and attempt.checkpoint[2]:
+            env["WM_CHECKPOINT_DIR"] = attempt.checkpoint[2]
         if self._room.knows_gpus:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(attempt.gpus)
         return env
@@ -122,3 +132,5 @@ class Starter:
         if attempt.slot is not None:
             self._slots.give_back(attempt.slot, reusable)
             attempt.slot = None
+        if attempt.checkpoint is not None and attempt.checkpoint[2] and attempt.ending is None and attempt.status == 0:
+            self._slots.garbage.append(attempt.checkpoint[2])  # it has succeeded: nobody goes on there

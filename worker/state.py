@@ -23,7 +23,7 @@ from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Seq
 from worker.held import Held
 from worker.intake import Intake, key_of
 from worker.lease import Lease
-from worker.orders import FAILED, OK, REFUSED, Cancel, EndAll, Exit, Extend, Key, Order, Recall, Say, Start
+from worker.orders import FAILED, OK, REFUSED, Cancel, EndAll, Exit, Extend, HandBackBy, Key, Order, Recall, Say, Start
 from worker.outbox import Outbox
 from worker.protocol import Assignment, Outcome, Polled, Registered, Report, Reported
 from worker.runner import Ended, Event, Started, Usage
@@ -83,6 +83,7 @@ class State:
         self._keeper_until = self.lease.ends  # the keeper ends everything then, itself too
         self._idle_since: Optional[int] = now
         self._drain_known_at: Optional[int] = None  # since when the hub knows of a drain of ours
+        self._hands_back_at: Optional[int] = None  # as the keeper knows it
         self._leave_by: Optional[int] = None  # a stop that cannot be told to the hub ends here
 
     # ------------------------------------------------------------ the hub
@@ -333,6 +334,19 @@ class State:
         times = [self.drain.deadline, None if ends_at is None else ends_at - LAST_MARGIN_MS]
         return min((when for when in times if when is not None), default=None)
 
+    def _when_it_hands_back(self) -> List[Order]:
+        """Also before any drain: who saves for ten minutes must hear of the walltime's end before the last stretch."""
+        if self.stopping:
+            return []
+        when = self._drain_deadline
+        if when is None and self.terms.ends_at is not None:
+            when = self.terms.ends_at - LAST_MARGIN_MS
+        if when == self._hands_back_at:
+            return []
+        self._hands_back_at = when
+        drain = self.drain or Drain("walltime", False)
+        return [HandBackBy(when, drain.reason, drain.text or "its worker goes")]
+
     @property
     def _idle_ends(self) -> Optional[int]:
         """When this worker has been idle long enough to ask the hub whether it may go."""
@@ -349,6 +363,7 @@ class State:
             orders.append(Say("fenced", {"running": len(self.held.started), "silent_ms": self.lease.silent_for(now)}))
             orders.append(EndAll(0, "lease-lost", "its worker lost the hub"))
         orders += self._what_is_over(now)
+        orders += self._when_it_hands_back()
         deadline = self._drain_deadline
         if deadline is not None and now >= deadline and not self.held.nothing:
             why = ("drained", "its worker was drained")

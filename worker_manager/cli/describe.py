@@ -64,6 +64,7 @@ def _job(inv: Invocation, job: Mapping[str, Any]) -> None:
             ("Priority", text("priority")(job)),
             ("Time limit", duration(job.get("time_limit_ms"))),
             ("Limits", _limits(job)),
+            ("Checkpoint", _checkpoint(job["checkpoint"]) if job.get("checkpoint") else ""),
             ("Isolation", _isolation(job) if job.get("isolation") else ""),
             ("Retries", text("retries")(job)),
             ("Worker", text("worker")(job)),
@@ -104,6 +105,10 @@ def _limits(job: Mapping[str, Any]) -> str:
     """What of it is bounded or bound beyond what it asks for."""
     words = [f"{job[name]} {what}" for name, what in _LIMITS if job.get(name)]
     return ", ".join([*words, *(["cores of its own"] if job.get("cpu_affinity") else [])])
+
+
+def _checkpoint(told: Mapping[str, Any]) -> str:
+    return f"{told.get('signal')}, {duration(told.get('grace_ms'))} before it must go"
 
 
 def _isolation(job: Mapping[str, Any]) -> str:

@@ -66,6 +66,12 @@ class _Submit(OurCommand):
 @click.option(
     "--no-network", "network", flag_value=False, default=None, type=bool, help="Nothing but itself to talk to."
 )
+@click.option(
+    "--checkpoint-signal",
+    metavar="NAME",
+    help="It saves what it has done when it hears this, such as USR1, and goes on in its next attempt.",
+)
+@click.option("--checkpoint-grace", metavar="DURATION", help="How long it may take for that. [default: 30s]")
 @click.option("--cpu-affinity", is_flag=True, default=None, help="Bind it to cores that no other such job has.")
 @click.option("--tag", "tags", multiple=True, help="Run only on workers that offer it (repeatable).")
 @click.option("--queue", help="[default: default]")
@@ -123,6 +129,8 @@ def spec_of(
     tags: Sequence[str] = (),
     array: int | None = None,
     time_limit: str | None = None,
+    checkpoint_signal: str | None = None,
+    checkpoint_grace: str | None = None,
     custom: Sequence[str] = (),
     **plain: Any,
 ) -> dict[str, Any]:
@@ -136,6 +144,9 @@ def spec_of(
         "custom": dict(_count(pair) for pair in custom) or None,
     }
     spec: dict[str, Any] = {name: value for name, value in plain.items() if value is not None}
+    if checkpoint_signal is not None or checkpoint_grace is not None:
+        told = {"signal": checkpoint_signal, "grace": _amount("checkpoint-grace", checkpoint_grace, parse_duration)}
+        spec["checkpoint"] = {name: value for name, value in told.items() if value is not None}
     if "image" in spec:
         spec.setdefault("isolation", "docker")
     if any(value is not None for value in asked.values()):

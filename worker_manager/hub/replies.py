@@ -64,6 +64,7 @@ class Job(TypedDict, total=False):
     max_processes: int
     max_files: int
     cpu_affinity: bool
+    checkpoint: dict[str, Any]
     isolation: str
     image: str
     network: bool

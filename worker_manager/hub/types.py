@@ -143,6 +143,14 @@ Image = Annotated[
 ]
 
 
+class Checkpoint(Strict):
+    """It saves what it has done when it hears `signal`, and has `grace` for it."""
+
+    signal: Literal["TERM", "INT", "HUP", "USR1", "USR2", "CONT"] = "TERM"
+    grace: Annotated[Duration, Field(gt=0, le=86_400_000)] = 30_000
+    dir: Annotated[bool, Field(strict=True)] = True
+
+
 class JobSpec(Strict):
     """One job, or all tasks of an array."""
 
@@ -164,6 +172,7 @@ class JobSpec(Strict):
     max_processes: Annotated[int, Field(ge=1, le=2**22, strict=True)] | None = None
     max_files: Annotated[int, Field(ge=16, le=2**20, strict=True)] | None = None
     cpu_affinity: Annotated[bool, Field(strict=True)] = False
+    checkpoint: Checkpoint | None = None
     isolation: Isolation = "process"
     image: Image | None = None
     network: Annotated[bool, Field(strict=True)] = True
@@ -179,6 +188,8 @@ class JobSpec(Strict):
             raise ValueError("command and env are larger than 1 MiB together")
         if self.cpu_affinity and (self.resources.cpus % 1000 or not self.resources.cpus):
             raise ValueError("cpu_affinity binds a job to whole cpus: let it ask for 1, 2, …")
+        if self.checkpoint is not None and self.isolation != "process":
+            raise ValueError("only a plain process can be told to save what it has done: no checkpoint with isolation")
         self._can_be_isolated()
         return self
 
@@ -205,7 +216,9 @@ class JobSpec(Strict):
     def work(self) -> dict[str, Any]:
         """How it is to be run beyond its command: only what was asked."""
         asked = {name: getattr(self, name) for name in WAYS}
-        found = {name: value for name, value in asked.items() if value}
+        found: dict[str, Any] = {name: value for name, value in asked.items() if value}
+        if self.checkpoint is not None:
+            found["checkpoint"] = {"signal": self.checkpoint.signal, "grace_ms": self.checkpoint.grace}
         if self.isolation != "process":
             found["isolation"] = self.isolation
             found.update({"image": self.image} if self.image else {}, **({} if self.network else {"network": False}))
@@ -215,6 +228,8 @@ class JobSpec(Strict):
     def _needs(self) -> Iterator[str]:
         """What its worker must say that it can."""
         yield from (WAYS[name] for name in self.work if name in WAYS)
+        if self.checkpoint is not None:
+            yield "checkpoint"
         if self.isolation != "process":
             yield self.isolation
 

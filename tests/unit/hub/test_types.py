@@ -38,6 +38,9 @@ def test_amounts_are_integers_or_text_with_a_unit() -> None:
 
 
 def test_limits_ask_for_a_worker_that_knows_them() -> None:
+    saves = submit(checkpoint={"signal": "USR1", "grace": "2m"})
+    assert saves.work == {"checkpoint": {"signal": "USR1", "grace_ms": 120_000}}
+    assert saves.asks.can == ("checkpoint",)
     job = submit(max_processes=20, max_files=64, cpu_affinity=True)
     assert job.work == {"max_processes": 20, "max_files": 64, "cpu_affinity": True}
     assert job.asks.can == ("cpu-affinity", "max-files", "max-processes")

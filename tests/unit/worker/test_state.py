@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.orders import Cancel, EndAll, Exit, Extend, Order, Recall, Say, Start
+from worker.orders import Cancel, EndAll, Exit, Extend, HandBackBy, Order, Recall, Say, Start
 from worker.outbox import Outbox
 from worker.runner import Ended, Started
 from worker.spool import Spool
@@ -360,6 +360,25 @@ def test_a_warning_outlives_a_drain_of_the_hub_and_one_without_an_end_ends_nothi
     state.warned("spot-interruption", "now", 120_000, 3000)
     assert state.drain.reason == "spot-interruption"
     assert state.terms.ends_at == 123_000
+
+
+def test_jobs_that_save_are_told_of_the_end_as_soon_as_it_is_known() -> None:
+    state = a_state(ends_at=3_000_000)
+    assert only(HandBackBy, state.tick(1)).when == 3_000_000 - LAST_MARGIN_MS
+    assert none_of(HandBackBy, state.tick(2)), "once"
+    assigned(state, "j1")
+    drained = state.polled({"seq": 2, "drain": {"reason": "idle", "deadline_ms": 600_000}, "now_ms": 0}, 10, 10)
+    assert only(HandBackBy, drained)[:2] == (600_010, "idle")
+    back = state.polled({"seq": 3, "drain": None}, 20, 20)
+    assert only(HandBackBy, back).when == 3_000_000 - LAST_MARGIN_MS
+
+
+def test_without_an_end_they_are_told_of_none_and_of_one_that_is_taken_back() -> None:
+    state = a_state()
+    assert none_of(HandBackBy, state.tick(1))
+    assigned(state, "j1")
+    state.polled({"seq": 2, "drain": {"reason": "x", "deadline_ms": 600_000}, "now_ms": 0}, 10, 10)
+    assert only(HandBackBy, state.polled({"seq": 3, "drain": None}, 20, 20)).when is None
 
 
 def test_the_hub_hears_how_much_walltime_is_left() -> None:

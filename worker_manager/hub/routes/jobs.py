@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import secrets
 from typing import Any
 
 from starlette.responses import Response
@@ -51,8 +52,16 @@ def _new_job(spec: JobSpec) -> NewJob:
         depends_on=tuple(Dependency(each.job, each.needs) for each in spec.depends_on),
         array=spec.array.count if spec.array else None,
         output_limit=spec.output_limit,
-        work=spec.work,
+        work=_work(spec),
     )
+
+
+def _work(spec: JobSpec) -> dict[str, Any]:
+    """With a name for its folder that no job of another hub has, where workers of several share a disk."""
+    work = spec.work
+    if spec.checkpoint is not None and spec.checkpoint.dir:
+        work["checkpoint"]["key"] = secrets.token_hex(8)
+    return work
 
 
 async def list_jobs(call: Call[JobsQuery, None]) -> Response:
