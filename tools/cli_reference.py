@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from backends.registry import BACKENDS
 from worker_manager.cli.main import COMMANDS, GLOBAL_SECTIONS, cli
 from worker_manager.cli.run import PerBackend
 
@@ -50,7 +51,7 @@ def _root() -> Iterator[str]:
 def _commands() -> Iterator[str]:
     root = click.Context(cli, info_name="worker-manager")
     yield "## Commands\n"
-    for name in (*COMMANDS, "local", "memory"):
+    for name in (*COMMANDS, *sorted(BACKENDS)):
         command = cli.get_command(root, name)
         if command is not None:
             yield from _command(command, name, root)
