@@ -27,7 +27,7 @@ from worker.runner import KeeperDied, Runner
 from worker.signals import Signals
 from worker.spool import Spool
 from worker.state import State
-from worker.terms import Terms
+from worker.terms import Terms, early
 from worker.usage import Own
 
 TYPE_CHECKING = False
@@ -71,7 +71,8 @@ class Agent:
         heartbeat_ms = min(told["heartbeat_ms"], options.heartbeat_ms or told["heartbeat_ms"])
         self._spool = Spool(work_dir)
         self._outbox = Outbox(told["session"], heartbeat_ms, self._spool, now)
-        self._state = State(told, terms(options.terms, shape, now), self._outbox, joined.asked_at, now, shape.to_wire())
+        on_terms = terms(options.terms, shape, self._worker, now)
+        self._state = State(told, on_terms, self._outbox, joined.asked_at, now, shape.to_wire())
         self._poller = select.poll()
         self._dialer = Dialer(options.server)
         self._polls = Line(self._dialer, self._poller)
@@ -372,8 +373,10 @@ def notices_of(wanted: str) -> "Optional[Watch]":
     return Watch(source_of(platform, os.environ))
 
 
-def terms(told: Terms, shape: Shape, now: int) -> Terms:
-    return told if shape.walltime is None else told._replace(ends_at=now + shape.walltime)
+def terms(told: Terms, shape: Shape, worker: str, now: int) -> Terms:
+    if shape.walltime is None:
+        return told
+    return told._replace(ends_at=now + shape.walltime, early_ms=early(worker, shape.walltime))
 
 
 def _tell(runner: Runner, order: Order) -> None:

@@ -15,13 +15,21 @@ class Intake:
         self._outbox = outbox
 
     def take(
-        self, assignments: Sequence[Assignment], cancelled: Set[Key], room: Optional[int], refusal: str, now: int
+        self,
+        assignments: Sequence[Assignment],
+        cancelled: Set[Key],
+        room: Optional[int],
+        refusal: str,
+        now: int,
+        left_ms: Optional[int] = None,
     ) -> List[Assignment]:
         """Those that are to start: new ones, without a mistake, not cancelled in the same breath, and no more than
         there is `room` for (None: any number). The others end here; those beyond the room are given back for the reason
-        `refusal`."""
+        `refusal`, and those whose time limit is longer than what is left."""
         fresh = [each for each in assignments if not self._held.knows(key_of(each))]
         fresh = [each for each in fresh if not self._ends_unstarted(each, cancelled, now)]
+        if left_ms is not None:
+            fresh = [each for each in fresh if not self._is_too_long(each, left_ms, now)]
         taken = fresh[:room]
         for each in fresh[len(taken) :]:
             self._end_unstarted(each, Outcome.RETURNED, refusal, "the worker takes no more jobs", now)
@@ -36,6 +44,13 @@ class Intake:
             self._end_unstarted(each, Outcome.CANCELLED, "cancelled", "it was cancelled before it started", now)
         else:
             return False
+        return True
+
+    def _is_too_long(self, each: Assignment, left_ms: int, now: int) -> bool:
+        limit = each.get("time_limit_ms")
+        if limit is None or limit <= left_ms:
+            return False
+        self._end_unstarted(each, Outcome.RETURNED, "walltime", "the worker does not live that long any more", now)
         return True
 
     def _end_unstarted(self, each: Assignment, outcome: str, reason: str, text: str, now: int) -> None:

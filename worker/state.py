@@ -154,7 +154,8 @@ class State:
     def _take(self, assignments: Sequence[Assignment], cancelled: Set[Key], now: int) -> List[Order]:
         held_nothing = self.held.nothing
         refusal = self.stopping or (self.drain.reason if self.drain else "max-runs")
-        taken = self._intake.take(assignments, cancelled, self._room, refusal, now)
+        left = None if self.terms.ends_at is None else self.terms.ends_at + LAST_STRETCH_MS - now
+        taken = self._intake.take(assignments, cancelled, self._room, refusal, now, left)
         if not taken:
             return []
         orders: List[Order] = [self._extend(self.lease.answered)] if held_nothing else []
@@ -291,6 +292,8 @@ class State:
         if self.terms.ends_at is not None:
             ends_at = min(ends_at, self.terms.ends_at)
         self.terms = self.terms._replace(ends_at=ends_at)
+        self._reshaped = True  # the hub hears of it at once: it must send nothing that takes longer
+        self.outbox.tell()
         return ends_at
 
     def _stop(self, reason: str, text: str, grace_ms: int, now: int) -> List[Order]:
@@ -316,7 +319,7 @@ class State:
         if self._drain_deadline is not None and not self.held.nothing:
             times.append(self._drain_deadline)
         if self.terms.ends_at is not None and self.drain is None and not self.stopping:
-            times.append(self.terms.ends_at - LAST_STRETCH_MS)
+            times.append(self.terms.ends_at - LAST_STRETCH_MS - self.terms.early_ms)
         if self._drain_known_at is not None and self.held.nothing and not self.leaving:
             times.append(self._drain_known_at + SETTLE_MS)
         if self._leave_by is not None:
@@ -388,7 +391,7 @@ class State:
         if self.drain is not None or self.stopping:
             return []
         ends_at = self.terms.ends_at
-        if ends_at is not None and now >= ends_at - LAST_STRETCH_MS:
+        if ends_at is not None and now >= ends_at - LAST_STRETCH_MS - self.terms.early_ms:
             return self._begin_drain(Drain("walltime", False))
         if self.terms.max_runs is not None and self.held.runs >= self.terms.max_runs:
             return self._begin_drain(Drain("max-runs", False))

@@ -11,7 +11,7 @@ from worker.outbox import Outbox
 from worker.runner import Ended, Started
 from worker.spool import Spool
 from worker.state import State
-from worker.terms import FAREWELL_MS, LAST_MARGIN_MS, LAST_STRETCH_MS, SETTLE_MS, SHAPE_MS, Terms
+from worker.terms import FAREWELL_MS, LAST_MARGIN_MS, LAST_STRETCH_MS, SETTLE_MS, SHAPE_MS, Terms, early
 
 LEASE = 60_000
 
@@ -379,6 +379,35 @@ def test_without_an_end_they_are_told_of_none_and_of_one_that_is_taken_back() ->
     assigned(state, "j1")
     state.polled({"seq": 2, "drain": {"reason": "x", "deadline_ms": 600_000}, "now_ms": 0}, 10, 10)
     assert only(HandBackBy, state.polled({"seq": 3, "drain": None}, 20, 20)).when is None
+
+
+def test_what_cannot_end_in_the_time_left_is_given_back_and_the_rest_taken() -> None:
+    """The hub allows for the age of a worker, so only one whose end has come nearer sees such a job."""
+    state = a_state(notice_ms=600_000)
+    state.noticed(1000)
+    long, short = {**job("j1"), "time_limit_ms": 3_600_000}, {**job("j2"), "time_limit_ms": 300_000}
+    orders = state.polled({"seq": 1, "assign": [long, short, job("j3")]}, 2000, 2000)
+    assert [each["job"] for each in only(Start, orders).assignments] == ["j2", "j3"]
+    report = state.report(2001)
+    assert report["shape"]["walltime"] == 601_000 - 2001, "it hears at once how much is left"
+    assert [(each["job"], each["outcome"], each["reason"]) for each in report["results"]] == [
+        ("j1", "returned", "walltime")
+    ]
+
+
+def test_workers_that_began_together_retire_one_after_the_other() -> None:
+    hour = 3_600_000
+    spread = [early(f"main-0mwoz-{n}", hour) for n in range(40)]
+    assert spread == [early(f"main-0mwoz-{n}", hour) for n in range(40)], "the same each time"
+    assert max(spread) <= 300_000
+    assert len({ms // 30_000 for ms in spread}) >= 8, "over ten parts of five minutes"
+    assert early("w", 60_000) <= 6_000
+    state = a_state(ends_at=hour, early_ms=200_000)
+    assert state.wake_at(1) <= hour - LAST_STRETCH_MS - 200_000
+    state.tick(hour - LAST_STRETCH_MS - 200_001)
+    assert state.drain is None
+    state.tick(hour - LAST_STRETCH_MS - 200_000)
+    assert state.drain is not None
 
 
 def test_the_hub_hears_how_much_walltime_is_left() -> None:
