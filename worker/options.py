@@ -159,6 +159,11 @@ FLAGS: Tuple[_Flag, ...] = (
     _Flag("notice-seconds", parse_duration, "how long before the machine is taken away SIGUSR2 comes (default 60)"),
     _Flag("notices", _notices, "hear the end of this machine from: aws, azure, gcp; off; auto: as its firmware says"),
     _Flag("idle-seconds", parse_duration, "leave after having been idle for this long, when the hub agrees"),
+    _Flag(
+        "black-hole-jobs",
+        _count,
+        "leave when so many different jobs in a row failed at once, such as 10 (default 0: never)",
+    ),
     _Flag("exit-after-num-runs", _positive, "leave after this many jobs"),
     _Flag("checkin-frequency-seconds", parse_duration, "report at least this often (default: what the hub says)"),
     _Flag("dead-man-seconds", parse_duration, "leave when idle and the hub was silent for this long"),
@@ -234,6 +239,7 @@ def _checked(values: Dict[str, Any], env: MutableMapping[str, str]) -> Options:
         asks_to_leave=by_hand,
         max_runs=values["exit_after_num_runs"],
         dead_man_ms=values["dead_man_seconds"],
+        black_hole=values["black_hole_jobs"] or 0,
         pass_down=bool(values["pass_down_termination"]),
         notice_ms=NOTICE_MS if values["notice_seconds"] is None else values["notice_seconds"],
     )

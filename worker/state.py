@@ -20,6 +20,7 @@ back. A hub that answers later in the same session finds a worker that is free a
 
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set
 
+from worker.blackhole import BlackHole
 from worker.held import Held
 from worker.intake import Intake, key_of
 from worker.lease import Lease
@@ -67,6 +68,7 @@ class State:
         self.outbox = outbox
         self.held = Held()
         self._intake = Intake(self.held, outbox)
+        self._black_hole = BlackHole(terms.black_hole) if terms.black_hole else None
         self._shape = dict(shape or {})
         self._shape_told_at = now
         self.drain: Optional[Drain] = None
@@ -205,11 +207,14 @@ class State:
 
     def happened(self, events: Sequence[Event], now: int) -> List[Order]:
         outbox = self.outbox
+        orders: List[Order] = []
         for event in events:
             if isinstance(event, Ended):
                 result = event.result
                 self.held.end((result["job"], result["epoch"]))
                 outbox.result(result, now)
+                if self._black_hole is not None:
+                    orders += self._suspect(self._black_hole.saw(result, now))
             elif isinstance(event, Usage):
                 outbox.usage = self._usage.of_jobs(event.jobs, now)
             elif isinstance(event, Started):
@@ -217,7 +222,13 @@ class State:
                 outbox.start(event.job, event.epoch, event.started_ms, now)
             else:
                 outbox.output(event.job, event.epoch, event.offset, event.data, now)
-        return self.tick(now)
+        return orders + self.tick(now) if orders else self.tick(now)
+
+    def _suspect(self, text: Optional[str]) -> List[Order]:
+        """It takes no more jobs, and says why."""
+        if text is None or self.drain is not None or self.stopping:
+            return []
+        return [Say("black-hole", {"text": text}), *self._begin_drain(Drain("black-hole", False, text=text))]
 
     def keeper_died(self, text: str, now: int) -> List[Order]:
         """Everything that it ran died with it."""

@@ -28,6 +28,7 @@ class Terms(NamedTuple):
     pass_down: bool = False  # the first signal ends the jobs
     ends_at: Optional[int] = None  # when the machine is taken away, by our own clock
     notice_ms: int = NOTICE_MS
+    black_hole: int = 0  # so many different jobs that fail at once in a row are too many; 0: any number is fine
     early_ms: int = 0  # before the last stretch: so that those who began together do not go together
 
     def gives_up_after(self, lease_ms: int) -> int:
