@@ -81,3 +81,19 @@ def test_a_folder_that_is_somebody_elses_is_not_used(fake_hub: Any, start_agent:
     start_agent()
     fake_hub.assign(fake_hub.job("j1", "true", **checkpoint(1000)))
     assert fake_hub.result("j1")["outcome"] == "returned"
+
+
+def test_a_real_hub_drains_a_worker_and_the_job_goes_on_where_it_was(
+    hub: Any, join: Any, eventually: Any, tmp_path: Path
+) -> None:
+    job = hub.submit("sh", "-c", SAVES, checkpoint={"signal": "USR1", "grace": "20m"})
+    join(hub, hub.token("worker"))
+    told = hub.get(f"/v1/jobs/{job}")["checkpoint"]
+    assert (told["signal"], told["grace_ms"], len(told["key"])) == ("USR1", 1_200_000, 16)
+    saved = tmp_path / "work" / f"checkpoints-{os.geteuid()}"
+    eventually(lambda: list(saved.glob(f"*/{job}-{told['key']}/ready")), "the job to be ready")
+    hub.post("/v1/workers/by-hand/drain", {"deadline_ms": time.time_ns() // 1_000_000 + 600_000})
+    eventually(lambda: hub.get(f"/v1/jobs/{job}")["state"] == "queued", "the job to come back")
+    join(hub, hub.token("worker"), "--worker-id", "next")
+    eventually(lambda: hub.get(f"/v1/jobs/{job}")["state"] == "succeeded", "the job to go on")
+    assert hub.get(f"/v1/jobs/{job}")["worker"] == "next"
