@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from backends import registry
-from backends.base import Backend, Context
+from backends.base import Backend, Context, Finding
 from backends.options import MASK, Secret
 from worker_manager.clock import Clock, SystemClock
 from worker_manager.config.agent import agent_command
@@ -98,6 +98,16 @@ def _told_of_hub(settings: Settings) -> str:
     """Whether or not it runs now."""
     running = None if settings.hub.server else discovery.recorded(settings.manager.state_dir)
     return settings.hub.server or (running.url if running else str(settings.hub.own.get("advertise_url") or ""))
+
+
+def checked(settings: Settings, pool: PoolConfig) -> tuple[Finding, ...]:
+    """What the pool's backend has to say of itself. Nothing is made: a pool that has no folder yet is looked at from
+    one that is thrown away."""
+    if pool_dir(settings, pool.name).exists():
+        return create_backend(settings, pool, SystemClock()).check()
+    with TemporaryDirectory(prefix="worker-manager-") as folder:
+        elsewhere = replace(settings, manager=replace(settings.manager, state_dir=Path(folder)))
+        return create_backend(elsewhere, pool, SystemClock()).check()
 
 
 def pool_dir(settings: Settings, pool: str) -> Path:

@@ -183,10 +183,9 @@ def _backends(settings: Settings, timeout: float) -> "Iterator[Finding]":
 
 def _check_of(settings: Settings, pool: PoolConfig) -> Check:
     def check() -> "Iterable[Finding]":
-        from worker_manager.assemble import create_backend
-        from worker_manager.clock import SystemClock
+        from worker_manager.assemble import checked
 
-        return create_backend(settings, pool, SystemClock()).check()
+        return checked(settings, pool)
 
     return check
 

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -93,3 +94,8 @@ def test_what_mends_a_trouble_stands_below_it() -> None:
 def test_an_option_that_makes_no_sense_is_asked_wrongly() -> None:
     done = house().run("doctor", "memory", "--nonsense", "1")
     assert done.code == 2
+
+
+def test_looking_makes_nothing(tmp_path: Path) -> None:
+    House().run("--state-dir", str(tmp_path / "state"), "doctor", "memory")
+    assert not (tmp_path / "state").exists()
