@@ -97,5 +97,5 @@ def test_an_option_that_makes_no_sense_is_asked_wrongly() -> None:
 
 
 def test_looking_makes_nothing(tmp_path: Path) -> None:
-    House().run("--state-dir", str(tmp_path / "state"), "doctor", "memory")
+    House(FakeHub({("GET", "/v1/info"): {}})).run("--state-dir", str(tmp_path / "state"), "doctor", "memory")
     assert not (tmp_path / "state").exists()
