@@ -66,6 +66,10 @@ class Kept:
         self._tail = b""
 
 
+class WorkerProblem(OSError):
+    """The worker could not prepare what a job needs: a directory, a pipe. It is none of the job's fault."""
+
+
 class Attempt:
     __slots__ = (
         "argv",

@@ -20,7 +20,7 @@ import sys
 import time
 
 from worker import processes
-from worker.attempt import OVER, QUEUED, RUNNING, Attempt, Ending
+from worker.attempt import OVER, QUEUED, RUNNING, Attempt, Ending, WorkerProblem
 from worker.channel import Channel
 from worker.ending import LAST_SWEEP_MS, SWEEP_MS, Ender
 from worker.news import News
@@ -29,7 +29,7 @@ from worker.pipes import Pipes
 from worker.processes import boot_ms
 from worker.roster import Roster
 from worker.slots import Remover, Slots
-from worker.startup import Starter, WorkerProblem, is_shortage, why_not_started
+from worker.startup import Starter, is_shortage, why_not_started
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import errno
 import os
 
 from worker import processes
-from worker.attempt import Ending
+from worker.attempt import Ending, WorkerProblem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,10 +32,6 @@ SENTENCES = {
     errno.ENOEXEC: "neither a program for this machine nor a script with a #! line: %s",
     errno.E2BIG: "the command line and environment are too long for: %s",
 }
-
-
-class WorkerProblem(OSError):
-    """The worker could not prepare what every job needs: a directory, a pipe."""
 
 
 def is_shortage(problem: Exception) -> bool:

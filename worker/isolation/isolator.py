@@ -11,12 +11,11 @@ import os
 import time
 
 from worker import processes
-from worker.attempt import Ending
+from worker.attempt import Ending, WorkerProblem
 from worker.isolation import apptainer, containers, sandbox
 from worker.isolation.launch import spawn_as, texts_to_read
 from worker.isolation.users import REGISTRY, Users
 from worker.isolation.ways import APPTAINER, ENGINES, PROCESS, SANDBOX
-from worker.startup import WorkerProblem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

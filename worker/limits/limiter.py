@@ -13,13 +13,12 @@ from __future__ import annotations
 import os
 import resource
 
-from worker.attempt import RUNNING, Ending
+from worker.attempt import RUNNING, Ending, WorkerProblem
 from worker.limits import watch
 from worker.limits.cores import Cores
 from worker.limits.groups import LEAST_MEMORY, Groups
 from worker.limits.places import Place
 from worker.processes import boot_ms
-from worker.startup import WorkerProblem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
