@@ -108,7 +108,7 @@ def kill_and_recover(root: Path, line: int) -> int | None:
     return len(running.seen)
 
 
-@pytest.mark.parametrize("stride", [7, pytest.param(1, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("stride", [17, pytest.param(1, marks=pytest.mark.soak)])
 def test_wherever_it_is_killed_every_worker_is_found_and_none_is_started_twice(root: Path, stride: int) -> None:
     line, ran = 1, set()
     while (running := kill_and_recover(root / str(line), line)) is not None:

@@ -95,7 +95,11 @@ class Bench:
         return [outcome.handles[index] for index in sorted(outcome.handles)]
 
     def seen(self, backend: SshBackend, handle: str) -> Seen | None:
-        return next((one for one in backend.list().seen if one.handle == handle), None)
+        """None also when a host did not come to answer in time, as on a machine that has much to do."""
+        try:
+            return next((one for one in backend.list().seen if one.handle == handle), None)
+        except ListFailed:
+            return None
 
     def until_phase(self, backend: SshBackend, handle: str, phase: WorkerPhase) -> Seen:
         def there() -> Seen | None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from worker_manager.clock import Clock
 
-PAUSES_MS = (1_000, 2_000, 5_000, 10_000, 30_000)
+PAUSES_MS = (1_000, 2_000, 5_000, 10_000)
 
 
 class Deaf:
