@@ -226,7 +226,7 @@ def test_a_source_that_takes_no_announcement_is_asked_ever_more_seldom(world: Wo
     world.source.announce = counted  # type: ignore[method-assign]
     for _ in range(1200):
         world.step(100)
-    assert 5 <= len(asked) <= 10, "two minutes with ten ticks a second"
+    assert 10 <= len(asked) <= 16, "two minutes with ten ticks a second"
     assert world.open_intents() == {}
     world.source.deaf = ""
     world.steps(31)
