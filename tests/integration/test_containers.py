@@ -101,7 +101,7 @@ def test_the_worker_registers_runs_a_job_and_leaves_when_it_is_stopped(
 
     until(lambda: hub.get(f"/v1/jobs/{job}")["state"] == "succeeded", log, SLOW_S)
     output = hub.call("GET", f"/v1/jobs/{job}/logs").text
-    assert output.startswith("10001\nin /work/"), output
+    assert output.startswith("10001\nin /scratch/"), output
     begun = time.monotonic()
     images.engine.call("stop", "--time", "60", container)
     assert time.monotonic() - begun < 30, "TERM was not heard"
@@ -112,7 +112,7 @@ def test_the_worker_registers_runs_a_job_and_leaves_when_it_is_stopped(
 
 
 def test_the_worker_is_nobody_special_and_writes_only_to_its_own_folders(images: Images, worker: str) -> None:
-    options = ("--read-only", "--tmpfs", "/work", "--entrypoint", "/bin/sh", "--cap-drop", "ALL")
+    options = ("--read-only", "--tmpfs", "/scratch", "--entrypoint", "/bin/sh", "--cap-drop", "ALL")
     said = images.run(worker, "-c", "id -u; wm-worker --version; echo x > /usr/local/bin/wm-worker", options=options)
     assert said.stdout.splitlines()[0] == "10001"
     assert said.stdout.splitlines()[1]

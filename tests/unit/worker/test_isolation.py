@@ -54,11 +54,11 @@ def test_what_makes_no_sense_is_not_run(work: dict[str, Any], mistake: str) -> N
 
 # ---------------------------------------------------------------- the sandbox
 
-VIEW = sandbox.View(hidden=("/home", "/work"), masked=("/etc/token",), shown=("/home/ann/env",))
+VIEW = sandbox.View(hidden=("/home", "/space"), masked=("/etc/token",), shown=("/home/ann/env",))
 
 
 def words(user: tuple[int, int] | None = None, network: bool = True, **more: Any) -> list[str]:
-    return sandbox.arguments(VIEW, "/work/w/jobs/slots/1", user, network, **more).decode().split("\0")[:-1]
+    return sandbox.arguments(VIEW, "/space/w/jobs/slots/1", user, network, **more).decode().split("\0")[:-1]
 
 
 def test_a_sandbox_hides_before_it_shows() -> None:
@@ -66,11 +66,11 @@ def test_a_sandbox_hides_before_it_shows() -> None:
     order = [
         "--ro-bind / /",
         "--tmpfs /home",
-        "--tmpfs /work",
+        "--tmpfs /space",
         "--ro-bind /home/ann/env /home/ann/env",
         "--ro-bind-try /dev/null /etc/token",
-        "--dir /work/w/jobs/slots",
-        "--bind /work/w/jobs/slots/1 /work/w/jobs/slots/1",
+        "--dir /space/w/jobs/slots",
+        "--bind /space/w/jobs/slots/1 /space/w/jobs/slots/1",
     ]
     places = [said.index(each) for each in order]
     assert places == sorted(places)
@@ -87,8 +87,8 @@ def test_only_root_keeps_what_it_needs_to_change_the_user() -> None:
 
 
 def test_devices_and_cache_entries() -> None:
-    said = " ".join(words(devices=["/dev/nvidia0"], readable=["/cache/ab"], writable=["/work/saved/1"]))
-    assert "--dir /work/saved --bind /work/saved/1 /work/saved/1" in said
+    said = " ".join(words(devices=["/dev/nvidia0"], readable=["/cache/ab"], writable=["/space/saved/1"]))
+    assert "--dir /space/saved --bind /space/saved/1 /space/saved/1" in said
     assert "--dev-bind /dev/nvidia0 /dev/nvidia0" in said
     assert "--ro-bind /cache/ab /cache/ab" in said
 
