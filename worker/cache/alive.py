@@ -72,7 +72,8 @@ class Alive:
         pid, _, start = process.partition(" ")
         if host != self._host or not pid.isdigit():
             return False
-        return str(_start(int(pid)) or 0) != start
+        found = _start(int(pid))
+        return found is not None and str(found) != start
 
     def now(self) -> float:
         """By the file system."""
@@ -91,13 +92,15 @@ def _host() -> str:
 
 
 def _start(pid: int) -> Optional[int]:
-    """When the process began, in clock ticks since boot; None when there is none."""
+    """When the process began, in clock ticks since boot; 0 when there is none; None when that cannot be told."""
     try:
         with open("/proc/%d/stat" % pid, "rb") as file:
             words = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
     except OSError:
         return None
-    return None if words[0] in (b"Z", b"X") else int(words[19])
+    return 0 if words[0] in (b"Z", b"X") else int(words[19])
 
 
 def _remove(path: str) -> None:

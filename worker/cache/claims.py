@@ -15,19 +15,24 @@ class Claims:
         self._alive = alive
 
     def take(self, scope: str, key: str) -> bool:
-        """Whether we are the one to build it now."""
+        """Whether we are the one to build it now. A claim has its holder's name from the first moment: one without
+        would keep the others waiting when its holder dies."""
         path = self._place.claim(scope, key)
+        name = os.path.join(self._place.my_building, self._place.unique())
+        os.makedirs(self._place.my_building, 0o700, exist_ok=True)
+        with open(name, "w", encoding="ascii") as file:
+            file.write(self._place.worker)
         try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            os.link(name, path)
         except FileExistsError:
             return False
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(self._place.worker)
+        finally:
+            _unlink(name)
         return True
 
     def let_go(self, scope: str, key: str) -> None:
         path = self._place.claim(scope, key)
-        if self._holder(path) in (self._place.worker, ""):
+        if self._holder(path) == self._place.worker:
             _unlink(path)
 
     def expire(self, scope: str, key: str) -> bool:
@@ -36,8 +41,6 @@ class Claims:
         holder = self._holder(path)
         if holder is None:
             return True
-        if holder == "" and self._is_fresh(path):  # made, and not written yet
-            return False
         if holder and not self._alive.is_dead(holder):
             return False
         _unlink(path)
@@ -56,12 +59,6 @@ class Claims:
                 return file.read(200).strip()
         except FileNotFoundError:
             return None
-
-    def _is_fresh(self, path: str) -> bool:
-        try:
-            return self._alive.now() - os.stat(path).st_mtime < 30
-        except FileNotFoundError:
-            return False
 
 
 def _unlink(path: str) -> None:

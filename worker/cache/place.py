@@ -35,12 +35,17 @@ class Place:
         self.my_building = os.path.join(self.building, self.worker)
         self._serial = 0
         try:
-            for folder in (self.entries, self.claims, self.trash, self.alive, self.my_pins, self.my_building):
+            for folder in (self.entries, self.claims, self.trash, self.alive, self.pins, self.building):
                 os.makedirs(folder, 0o700, exist_ok=True)
             self._must_be_ours()
             self._layout()
         except OSError as error:
             raise CacheUnusable("the cache %s cannot be used: %s" % (self.root, error.strerror or error)) from None
+
+    def make_own(self) -> None:
+        """Only once the others can see that we live: a folder of nobody's is cleared away."""
+        for folder in (self.my_pins, self.my_building):
+            os.makedirs(folder, 0o700, exist_ok=True)
 
     def entry(self, scope: str, key: str) -> str:
         return os.path.join(self.entries, checked(SCOPE, scope), checked(KEY, key))

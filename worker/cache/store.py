@@ -42,6 +42,7 @@ class Cache:
     ) -> None:
         self.place = Place(root, worker)
         self.alive = Alive(self.place, clock)
+        self.place.make_own()
         self.entries = Entries(self.place, clock, reach)
         self.claims = Claims(self.place, self.alive)
         self.room = Room(self.place, self.entries, quota)

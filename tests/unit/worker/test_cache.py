@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from worker.cache import digests
+from worker.cache.alive import Alive
+from worker.cache.entries import Entries
 from worker.cache.errors import CacheFull, CacheUnusable, Cancelled, WrongContent
+from worker.cache.place import Place
 from worker.cache.store import Cache
 
 MIB = 2**20
@@ -329,3 +332,21 @@ def test_what_is_closed_holds_nothing(root: Path) -> None:
     other.tidy()
     assert other.inventory() == {}
     assert [path.name for path in (root / "alive").iterdir()] == [other.place.worker]
+
+
+def test_one_that_has_just_begun_is_never_taken_for_dead(root: Path) -> None:
+    """Others tidy at the worst moments: whatever of it they can see, they see that it lives."""
+    other = worker(root, "other", quota=1)
+    place = Place(str(root), "new")
+    other.tidy()
+    alive = Alive(place, time.monotonic)
+    other.tidy()
+    place.make_own()
+    other.tidy()
+    entries = Entries(place, time.monotonic, lambda _: None)
+    other.get(named(1), Fetch()).release()
+    pin = entries.pin("public", named(1))
+    assert pin is not None
+    other.tidy()
+    assert Path(pin.path).exists()
+    assert alive.beat() is True
