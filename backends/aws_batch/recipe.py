@@ -14,6 +14,7 @@ from typing import Any
 from backends.aws_batch import fargate
 from backends.aws_batch.settings import Settings, Volume
 from backends.base import Submission
+from backends.sound import problem_of
 from backends.start import Site, script, shell
 from worker.protocol import Shape
 
@@ -46,21 +47,12 @@ _SITE = Site(submission='"$WM_SUBMISSION"', index='"${AWS_BATCH_JOB_ARRAY_INDEX:
 
 def problem(submission: Submission, settings: Settings) -> str:
     """Why this submission can never be started, or nothing."""
-    texts = [*submission.command, *submission.setup, *submission.environment.values()]
+    if wrong := problem_of(submission, MAX_BATCH):
+        return wrong
     if not _SUBMISSION.fullmatch(submission.id):
-        return f"{submission.id!r} is not a name: a lowercase DNS label of at most 36 characters"
-    if not 1 <= submission.count <= MAX_BATCH:
-        return f"{submission.count} workers in one submission; 1 to {MAX_BATCH} are possible"
-    if submission.join_tokens and len(submission.join_tokens) != submission.count:
-        return f"{len(submission.join_tokens)} join tokens for {submission.count} workers"
+        return f"{submission.id} does not begin with a letter, so no listing would find it"
     if not all(map(_TOKEN.fullmatch, submission.join_tokens)):
         return "a join token holds characters that no token has"
-    if bad := [name for name in submission.environment if not name.isidentifier() or not name.isascii()]:
-        return f"{bad[0]!r} is not the name of an environment variable"
-    if any("\0" in text for text in texts):
-        return "a NUL character in command, set-up or environment"
-    if not submission.command:
-        return "there is no command"
     return shape_problem(submission.shape, settings) or _too_long(submission, settings)
 
 

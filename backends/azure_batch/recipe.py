@@ -16,6 +16,7 @@ from typing import Any
 
 from backends.azure_batch.settings import Settings
 from backends.base import Submission
+from backends.sound import NAME, problem_of
 from backends.start import Site, script
 
 MAX_BATCH = 100  # tasks in one call, says the service
@@ -41,8 +42,7 @@ _TOKEN_FILE = (
     "export WM_JOIN_TOKEN_FILE",
 )
 
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,34}[a-z0-9])?")
-_HANDLE = re.compile(rf"({_NAME.pattern})-(0|[1-9]\d{{0,2}})")
+_HANDLE = re.compile(rf"({NAME.pattern})-(0|[1-9]\d{{0,2}})")
 _NODE_ROOT = "/mnt/batch/tasks"  # every container sees it
 _PLAIN_PATH = re.compile(r"/[\w./@+-]*")
 
@@ -60,25 +60,10 @@ def is_handle(text: str, manager: str) -> bool:
 
 def problem(submission: Submission) -> str:
     """Why this submission can never be launched, or nothing."""
-    if not _NAME.fullmatch(submission.id):
-        return f"{submission.id!r} is not a name: a lowercase DNS label of at most 36 characters"
+    if wrong := problem_of(submission, MAX_BATCH):
+        return wrong
     if not submission.id.startswith(prefix(submission.manager)):
         return f"{submission.id} does not begin with {prefix(submission.manager)}, so no listing would find it"
-    if not 1 <= submission.count <= MAX_BATCH:
-        return f"{submission.count} workers in one submission; 1 to {MAX_BATCH} are possible"
-    if submission.join_tokens and len(submission.join_tokens) != submission.count:
-        return f"{len(submission.join_tokens)} join tokens for {submission.count} workers"
-    if bad := [name for name in submission.environment if not name.isidentifier() or not name.isascii()]:
-        return f"{bad[0]!r} is not the name of an environment variable"
-    if not submission.command:
-        return "there is no command"
-    return _problem_of_texts(submission)
-
-
-def _problem_of_texts(submission: Submission) -> str:
-    texts = [*submission.command, *submission.setup, *submission.environment.values(), *submission.join_tokens]
-    if any("\0" in text for text in texts):
-        return "a NUL character in command, set-up or environment"
     if submission.work_dir and not _PLAIN_PATH.fullmatch(submission.work_dir):
         return f"the work dir {submission.work_dir!r} is not an absolute path of plain characters"
     longest = submission.count - 1

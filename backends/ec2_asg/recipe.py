@@ -1,7 +1,6 @@
 """A submission → what is sent for it, and what came of that, as values. Pure."""
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,26 +8,14 @@ from typing import Any
 from backends.base import Accepted, LaunchOutcome, RefusalKind, Refused, Submission, clipped
 from backends.ec2_asg import states
 from backends.ec2_asg.userdata import Machine, user_data
-
-_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,34}[a-z0-9])?", re.ASCII)
+from backends.sound import problem_of
 
 
 def problem(submission: Submission, max_batch: int, owner: tuple[str, str]) -> str:
     """Why this submission can never be launched, or nothing."""
-    texts = [*submission.command, *submission.setup, *submission.environment.values()]
-    if not _LABEL.fullmatch(submission.id):
-        return f"{submission.id!r} is not a name: a lowercase DNS label of at most 36 characters"
-    if not 1 <= submission.count <= max_batch:
-        return f"{submission.count} workers in one submission; 1 to {max_batch} are possible"
-    if submission.join_tokens and len(submission.join_tokens) != submission.count:
-        return f"{len(submission.join_tokens)} join tokens for {submission.count} workers"
-    if bad := [name for name in submission.environment if not name.isidentifier() or not name.isascii()]:
-        return f"{bad[0]!r} is not the name of an environment variable"
     if (submission.manager, submission.pool) != owner:
         return f"this backend serves pool {owner[1]} of {owner[0]}, not {submission.pool} of {submission.manager}"
-    if not submission.command:
-        return "there is no command"
-    return "a NUL character in command, set-up or environment" if any("\0" in text for text in texts) else ""
+    return problem_of(submission, max_batch)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 from backends.base import Submission
 from backends.kubernetes import names, template
 from backends.kubernetes.settings import Settings
+from backends.sound import problem_of
 from backends.start import Site, script, shell
 from worker.protocol import Shape
 
@@ -25,19 +26,8 @@ STAY = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh
 
 def problem(submission: Submission, max_batch: int) -> str:
     """Why this submission can never be started, or nothing."""
-    texts = [*submission.command, *submission.setup, *submission.environment.values(), *submission.join_tokens]
-    if not names.is_dns_label(submission.id) or len(submission.id) > 36:
-        return f"{submission.id!r} is not a name: a lowercase DNS label of at most 36 characters"
-    if not 1 <= submission.count <= max_batch:
-        return f"{submission.count} workers in one submission; 1 to {max_batch} are possible"
-    if submission.join_tokens and len(submission.join_tokens) != submission.count:
-        return f"{len(submission.join_tokens)} join tokens for {submission.count} workers"
-    if bad := [name for name in submission.environment if not name.isidentifier() or not name.isascii()]:
-        return f"{bad[0]!r} is not the name of an environment variable"
-    if any("\0" in text for text in texts):
-        return "a NUL character in command, set-up or environment"
-    if not submission.command:
-        return "there is no command"
+    if wrong := problem_of(submission, max_batch):
+        return wrong
     if submission.work_dir and not submission.work_dir.startswith("/"):
         return f"the work dir {submission.work_dir!r} is not an absolute path, so no volume can be mounted there"
     return ""

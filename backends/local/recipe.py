@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from backends.base import Submission
-from backends.local.records import WorkerFolder, is_submission
+from backends.local.records import WorkerFolder
 from backends.local.shell import around
+from backends.sound import problem_of
 
 MARK = "WM_WORKER_DIR"  # by this variable a worker is found that is on no record
 
@@ -22,24 +23,11 @@ INHERITED = (
 
 def problem(submission: Submission, max_batch: int) -> str:
     """Why this submission can never be started, or nothing."""
-    texts = [*submission.command, *submission.setup, *submission.environment.values(), *submission.join_tokens]
-    if not is_submission(submission.id):
-        return f"{submission.id!r} is not a name: a lowercase DNS label of at most 36 characters"
-    if not 1 <= submission.count <= max_batch:
-        return f"{submission.count} workers in one submission; 1 to {max_batch} are possible"
-    if submission.join_tokens and len(submission.join_tokens) != submission.count:
-        return f"{len(submission.join_tokens)} join tokens for {submission.count} workers"
-    if bad := [name for name in submission.environment if not name.isidentifier() or not name.isascii()]:
-        return f"{bad[0]!r} is not the name of an environment variable"
-    if any("\0" in text for text in texts):
-        return "a NUL character in command, set-up or environment"
-    return _problem_of_the_program(submission)
+    return problem_of(submission, max_batch) or _problem_of_the_program(submission)
 
 
 def _problem_of_the_program(submission: Submission) -> str:
     """Set-up lines may bring a program to the PATH, so with them only the run can tell."""
-    if not submission.command:
-        return "there is no command"
     program = submission.filled(submission.command[0], 0)
     if "/" in program and not Path(program).is_absolute():
         return f"{program!r} is a relative path, and every worker runs in a folder of its own"

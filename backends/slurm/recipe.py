@@ -8,8 +8,9 @@ import shlex
 
 from backends.base import Submission
 from backends.slurm.folders import SubmissionFolder
-from backends.slurm.names import Owner, comment, is_submission, job_name
+from backends.slurm.names import Owner, comment, job_name
 from backends.slurm.settings import SlurmSettings, time_text
+from backends.sound import problem_of, texts_of
 from backends.start import Site, script
 from worker.protocol import Shape
 
@@ -27,20 +28,11 @@ fi"""
 
 def problem(submission: Submission) -> str:
     """Why this submission can never be started, or nothing."""
-    texts = [*submission.command, *submission.setup, *submission.environment.values(), *submission.join_tokens]
-    if not is_submission(submission.id):
-        return f"{submission.id!r} is not a name: a lowercase DNS label of at most 36 characters"
-    if not 1 <= submission.count <= MAX_BATCH:
-        return f"{submission.count} workers in one submission; 1 to {MAX_BATCH} are possible"
-    if submission.join_tokens and len(submission.join_tokens) != submission.count:
-        return f"{len(submission.join_tokens)} join tokens for {submission.count} workers"
-    if bad := [name for name in submission.environment if not name.isidentifier() or not name.isascii()]:
-        return f"{bad[0]!r} is not the name of an environment variable"
-    if any("\0" in text for text in texts):
-        return "a NUL character in command, set-up or environment"
-    if sum(len(text.encode()) for text in texts) > _LARGEST_SCRIPT:
+    if wrong := problem_of(submission, MAX_BATCH):
+        return wrong
+    if sum(len(text.encode()) for text in texts_of(submission)) > _LARGEST_SCRIPT:
         return "command, set-up and environment are larger than a Slurm script may be"
-    return "" if submission.command else "there is no command"
+    return ""
 
 
 def argv(submission: Submission, settings: SlurmSettings, folder: SubmissionFolder) -> list[str]:

@@ -28,6 +28,7 @@ from backends.base import (
     WorkerPhase,
     clipped,
 )
+from backends.sound import problem_of
 from backends.ssh import checks, pool, recipe
 from backends.ssh.answers import Report, Trouble, report
 from backends.ssh.hosts import Host
@@ -74,7 +75,7 @@ class SshBackend:
     # ------------------------------------------------ launch
 
     def launch(self, submission: Submission) -> LaunchOutcome:
-        if problem := recipe.problem(submission, CAPABILITIES.max_batch):
+        if problem := problem_of(submission, CAPABILITIES.max_batch):
             return Refused(RefusalKind.CONFIG, problem)
         return Launch(self._pool, submission, self._carried).run()
 

@@ -11,27 +11,11 @@ from typing import Any
 from urllib.parse import quote
 
 from backends.base import AgentFile, Submission
+from backends.sound import NAME
 from backends.start import Site, script
 
 MASK = "***"
-_SUBMISSION = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,34}[a-z0-9])?")
-_HANDLE = re.compile(rf"({_SUBMISSION.pattern})-(0|[1-9]\d{{0,5}})@(.*)", re.DOTALL)
-
-
-def problem(submission: Submission, max_batch: int) -> str:
-    """Why this submission can never be started, or nothing."""
-    texts = [*submission.command, *submission.setup, *submission.environment.values(), *submission.join_tokens]
-    if not _SUBMISSION.fullmatch(submission.id):
-        return f"{submission.id!r} is not a name: a lowercase DNS label of at most 36 characters"
-    if not 1 <= submission.count <= max_batch:
-        return f"{submission.count} workers in one submission; 1 to {max_batch} are possible"
-    if submission.join_tokens and len(submission.join_tokens) != submission.count:
-        return f"{len(submission.join_tokens)} join tokens for {submission.count} workers"
-    if bad := [name for name in submission.environment if not name.isidentifier() or not name.isascii()]:
-        return f"{bad[0]!r} is not the name of an environment variable"
-    if any("\0" in text for text in texts):
-        return "a NUL character in command, set-up or environment"
-    return "" if submission.command else "there is no command"
+_HANDLE = re.compile(rf"({NAME.pattern})-(0|[1-9]\d{{0,5}})@(.*)", re.DOTALL)
 
 
 def spread(indexes: Iterable[int], free: Mapping[str, int]) -> dict[str, list[int]]:

@@ -17,7 +17,10 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "worker.protocol": (set(), set()),
     "worker": ({"worker"}, set()),
     "backends.base": ({"worker.protocol"}, set()),
-    "backends": ({"backends.base", "backends.start", "backends.tools", "backends.aws", "worker.protocol"}, set()),
+    "backends": (
+        {"backends.base", "backends.sound", "backends.start", "backends.tools", "backends.aws", "worker.protocol"},
+        set(),
+    ),
     "backends.registry": ({"backends.base", "backends.options", "backends.registry"}, set()),
     "worker_manager.errors": (set(), set()),
     "worker_manager.clock": (set(), set()),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from backends.base import AGENT, AgentFile, Submission
+from backends.sound import problem_of
 from backends.ssh import recipe
 from backends.ssh.hosts import Host
 from backends.ssh.line import Line, Settings, far_command, spoken
@@ -50,8 +51,8 @@ def test_workers_go_where_most_slots_are_free() -> None:
     ],
 )
 def test_what_can_never_be_started(more: dict[str, object], words: str) -> None:
-    assert recipe.problem(submission(), 16) == ""
-    assert words in recipe.problem(submission(**more), 16)
+    assert problem_of(submission(), 16) == ""
+    assert words in problem_of(submission(**more), 16)
 
 
 @pytest.mark.parametrize("name", [".", "..", "a/b", "a@b", "", "$(id)", "x" * 500, "日本"])
