@@ -3,7 +3,9 @@
 Users: `admin`, and `manager`, who has only the rights that the test gives.
 """
 
+import contextlib
 import os
+import random
 import shutil
 import socket
 import ssl
@@ -66,9 +68,8 @@ class Server:
             f"--kubeconfig={self.kubeconfig}",
             "--controllers=job,garbagecollector,namespace,resourcequota,serviceaccount,ttl-after-finished",
             "--leader-elect=false",
-            f"--secure-port={_port()}",
-            f"--bind-address={local}",
-            f"--cert-dir={folder / 'certificates-2'}",
+            "--port=0",  # else every manager of a machine wants the same one, and all but the first stop
+            "--secure-port=0",
             "--resource-quota-sync-period=1s",
             "--kube-api-qps=1000",
             "--kube-api-burst=2000",
@@ -92,7 +93,8 @@ class Server:
                     return
             except OSError as failed:
                 log = (self.folder / "kube-apiserver.log").read_text()[-2000:]
-                assert time.monotonic() < deadline, f"{failed}: {log}"
+                gone = [process.args for process in self._processes if process.poll() is not None]
+                assert time.monotonic() < deadline and not gone, f"{failed}, {gone}: {log}"
                 time.sleep(0.1)
 
     def _write_kubeconfig(self) -> None:
@@ -122,5 +124,8 @@ class Server:
 
 
 def _port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
+    """A free one below those which the system gives to connections: nobody takes it before the server has it."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", random.randrange(10000, lowest))) as one:
+            return int(one.getsockname()[1])

@@ -105,11 +105,10 @@ class Cache:
         return None
 
     def _build(self, scope: str, key: str, build: Build, size: int) -> Optional[Pin]:
-        """None: look again, the entry came and went in between."""
+        """None: look again, somebody was faster."""
         try:
-            pin = self.entries.pin(scope, key)  # published between our look and our claim
-            if pin is not None:
-                return pin
+            if os.path.isdir(self.place.entry(scope, key)):  # published between our look and our claim
+                return None
             self.room.make(size)
             for attempt in range(TRIES):
                 folder = self._folder()
