@@ -371,6 +371,7 @@ class Result(TypedDict, total=False):
     cpu_ms: Optional[int]
     max_rss: Optional[int]  # bytes
     output: int  # bytes of output in all
+    files: List[Dict[str, Any]]  # `files.File`: what was kept of its directory
 
 
 class LogChunk(TypedDict, total=False):
@@ -392,6 +393,23 @@ class Usage(TypedDict, total=False):
     jobs: List[List[Any]]  # [job, epoch, cpu_ms so far, milli-CPUs since the time before or None, bytes]
 
 
+class Phase:
+    """Where an attempt is, as its progress names it."""
+
+    STAGING = "staging"  # its inputs come; done and whole are bytes
+    RUNNING = "running"  # what the job says of itself
+    COLLECTING = "collecting"  # its outputs go; bytes
+
+
+class CacheNews(TypedDict, total=False):
+    """What a worker's cache holds, as far as its hub was not told yet."""
+
+    all: bool  # `added` is everything there is: forget what was told before
+    added: List[List[Any]]  # [scope, key, bytes]
+    gone: List[List[Any]]  # [scope, key]
+    counts: Dict[str, int]  # since the worker began: hits, hit_bytes, misses, built_bytes, evicted, evicted_bytes, …
+
+
 class Report(TypedDict, total=False):
     """POST /v1/workers/{id}/report: resent as it is, same `seq`, until it is acknowledged. Also the heartbeat."""
 
@@ -404,6 +422,8 @@ class Report(TypedDict, total=False):
     shape: Dict[str, Any]  # only when what it has changed
     why: Dict[str, str]  # beside draining: {code, text}, where there is more to say than that it was told to
     usage: Dict[str, Any]  # `Usage`, with a heartbeat now and then
+    progress: List[List[Any]]  # [job, epoch, phase, done, whole or None, text]: the newest of each, where there is news
+    cache: Dict[str, Any]  # `CacheNews`, where there is news
     draining: bool
     leaving: str  # set in the last report: why it exits
 
@@ -411,6 +431,7 @@ class Report(TypedDict, total=False):
 class Reported(TypedDict, total=False):
     ack: int
     stale: List[List[Any]]  # [job, epoch] no longer this worker's: kill them
+    tell: List[str]  # what the hub has forgotten, or never knew: "cache" (all of it)
     lease_ms: int
     now_ms: int
 
