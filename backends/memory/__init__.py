@@ -32,7 +32,8 @@ from backends.base import (
     clipped,
 )
 from backends.memory.faults import FOREVER, Fate, Fault, Hang, Lose, Refuse, TimeOut, Unreadable
-from backends.memory.platform import CAPABILITIES, MemoryPlatform, VirtualWorker
+from backends.memory.platform import CAPABILITIES, MemoryPlatform
+from backends.memory.virtual import VirtualWorker
 
 __all__ = [
     "CAPABILITIES",

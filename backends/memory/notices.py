@@ -1,13 +1,10 @@
 """What the fake platform says beforehand of the ends that it is about to bring about."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from backends.base import Notice, WorkerPhase
 from backends.memory.faults import FOREVER
-
-if TYPE_CHECKING:
-    from backends.memory.platform import VirtualWorker
+from backends.memory.virtual import VirtualWorker
 
 KILLED = 137
 
@@ -19,7 +16,7 @@ class OpenNotice:
     notice: Notice
     manager: str
     pool: str
-    worker: "VirtualWorker | None"
+    worker: VirtualWorker | None
     patience_ms: int  # how long the platform waits for an answer, from each `hold` on
     until: int  # then it ends the worker without one
     turns: tuple[tuple[int, WorkerPhase], ...] = ()
