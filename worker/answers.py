@@ -50,6 +50,8 @@ def reported(told: Told, seq: int) -> Reported:
     _needs(_amount(told.get("ack")) and told["ack"] >= seq, "ack")
     stale = [] if told.get("stale") is None else told["stale"]
     _needs(isinstance(stale, list) and all(_is_pair(each) for each in stale), "stale")
+    tell = [] if told.get("tell") is None else told["tell"]
+    _needs(isinstance(tell, list) and all(isinstance(each, str) for each in tell), "tell")
     answer: Reported = told  # type: ignore[assignment]  # just checked
     return answer
 

@@ -4,7 +4,9 @@ Plain data, for hub and worker alike. Stdlib only and Python 3.9, because it tra
 """
 
 import hashlib
-from typing import Any, Dict, List, Optional, TypedDict
+from typing import Any, Dict, List, Mapping, Optional, TypedDict
+
+PUBLIC = "public"  # the part of a cache that is everybody's
 
 
 class Input(TypedDict, total=False):
@@ -44,6 +46,19 @@ def input_key(sha256: str, unpack: bool) -> str:
 def cache_scope(owner: str) -> str:
     """The part of a cache that is this owner's alone."""
     return "owner-" + hashlib.sha256(owner.encode()).hexdigest()[:24]
+
+
+def input_scope(source: str, owner: str) -> str:
+    """The part of a cache where an input lies: everybody's when anybody could fetch it, else its owner's."""
+    kind, _, rest = source.partition("://")
+    anybody = kind in ("http", "https") and "?" not in rest and "@" not in rest.partition("/")[0]
+    return PUBLIC if anybody else cache_scope(owner)
+
+
+def input_digest(one: Mapping[str, Any]) -> str:
+    """Of what comes from an `Input`'s source, where it is known before it comes; else empty."""
+    source = str(one.get("source") or "")
+    return str(one.get("sha256") or "") or (source[5:] if source.startswith("blob:") else "")
 
 
 class Grants(TypedDict, total=False):

@@ -8,6 +8,7 @@ import binascii
 from collections import deque
 from typing import Any, Deque, Dict, List, NamedTuple, Optional, Tuple, Union
 
+from worker.cachenews import CacheTale
 from worker.protocol import LogChunk, Report, Result
 from worker.spool import Spool
 
@@ -55,6 +56,7 @@ class Outbox:
         self._seq = 0
         self.under_way: Optional[Report] = None
         self.usage: Optional[Dict[str, Any]] = None  # newest, and not told yet; a newer one takes its place
+        self.cache = CacheTale()  # goes with the next report, whenever that is
 
     # ------------------------------------------------------------ in
 
@@ -140,6 +142,8 @@ class Outbox:
             report["logs"] = _chunks(logs)
         if self.usage is not None:
             report["usage"], self.usage = self.usage, None
+        if self.cache.waits:
+            report["cache"] = dict(self.cache.take())
         if leaving and not self._queue:
             report["leaving"] = leaving
         self.under_way = report

@@ -113,6 +113,8 @@ class State:
             return [*orders, Exit(self._farewell_code, report["leaving"])]
         if report.get("draining") and self._drains_itself and self._drain_known_at is None:
             self._drain_known_at = now
+        if "cache" in (answer.get("tell") or ()):
+            self.outbox.cache.tell_all()
         for job, epoch in answer.get("stale") or ():
             text = "it was given to another worker"
             orders.append(Cancel(job, epoch, "stale", text, Outcome.CANCELLED, grace_ms=0))
@@ -260,6 +262,10 @@ class State:
     def measured(self, own: Mapping[str, Any]) -> None:
         """What the agent itself uses; it goes with what its jobs use."""
         self._usage.own = dict(own)
+
+    def cached(self, news: Mapping[str, Any]) -> None:
+        """A `CacheNews`: what the cache holds now, since the last one; the hub hears it with the next report."""
+        self.outbox.cache.learn(news)
 
     # ------------------------------------------------------------ signals
 
