@@ -80,10 +80,12 @@ class Attempt:
         "ending",
         "env",
         "epoch",
+        "files",
         "gpus",
         "grace_ms",
         "job",
         "kept",
+        "kept_at",
         "kill_at",
         "limits",
         "max_rss",
@@ -117,6 +119,7 @@ class Attempt:
         limits: tuple[int, int, int, int] | None = None,
         way: tuple[str, str, bool] | None = None,
         checkpoint: tuple[int, int, str] | None = None,
+        files: tuple[str, tuple[str, ...], int] | None = None,
     ) -> None:
         self.job = job
         self.epoch = epoch
@@ -131,6 +134,8 @@ class Attempt:
         )
         self.way = way  # isolation, image, network (`isolation.ways.Way`); None: a process like ours
         self.checkpoint = checkpoint  # signal, grace, folder (`checkpoints.Checkpoint`), of a job that asked for it
+        self.files = files  # see `filling.Files`; None: it has none
+        self.kept_at = ""  # where its directory stands now, once it was set aside
         self.kept = Kept(output_limit)
         self.state = QUEUED
         self.ending: Ending | None = None

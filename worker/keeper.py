@@ -58,7 +58,7 @@ class Keeper:
     ) -> None:
         """`places`: where control groups can be made, see `limits.places`."""
         nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        slots = Slots(work_dir)
+        self._slots = slots = Slots(work_dir, env.get("WM_KEEPER", ""))
         self._channel = channel
         self._epoll = select.epoll()
         self._room = room
@@ -172,6 +172,10 @@ class Keeper:
     def _on_lose_gpu(self, gpu: str) -> None:
         self._room.lose_gpu(gpu)
 
+    def _on_discard(self, paths: Iterable[str]) -> None:
+        """Directories that were set aside, and are not needed any more."""
+        self._slots.garbage += paths
+
     def _on_lease(self, end: int) -> None:
         self._lease_end = end
 
@@ -242,6 +246,8 @@ class Keeper:
         self._news.started(attempt)
 
     def _not_started(self, attempt: Attempt, problem: Exception, now: int) -> None:
+        if attempt.files is not None:
+            self._starter.undo(attempt)
         self._take_back(attempt, reusable=not isinstance(problem, WorkerProblem))
         if is_shortage(problem) and self._roster.by_pid:
             self._stuck = True

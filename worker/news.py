@@ -45,7 +45,7 @@ class News:
     def ended(self, attempt: Attempt) -> None:
         """After the rest of its output. It waits for company only while the agent has nothing to give us."""
         self._put_output(attempt)
-        self._messages.append(("ended", *attempt.result()))
+        self._messages.append(("ended", *attempt.result(), attempt.kept_at))
         self._send_by(boot_ms() + (BATCH_MS if len(self._queue) else 0))
 
     def usage(self, rows: list[tuple[str, int, int, int]]) -> None:

@@ -23,6 +23,7 @@ from worker.protocol import Assignment, Misfit, Outcome, Result, Shape, fits, fo
 Key = Tuple[str, int]
 Message = Tuple[Any, ...]
 Amounts = Tuple[Tuple[str, int], ...]
+Files = Tuple[str, Tuple[str, ...], int]
 
 DEFAULT_GRACE_MS = 10_000
 FRAME = 64  # messages: the keeper begins with the first before the last has arrived
@@ -64,6 +65,7 @@ class Ended(NamedTuple):
     """The attempt is over, every process of it is gone, and all its output has been delivered before."""
 
     result: Result
+    kept: str = ""  # where its directory was set aside, because something of it is to be kept
 
 
 class Usage(NamedTuple):
@@ -126,9 +128,10 @@ class Runner:
             self._waiting.append(("lease", boot_ms() + lease_ms))
         self.flush()
 
-    def start(self, assignments: Sequence[Assignment]) -> None:
+    def start(self, assignments: Sequence[Assignment], files: Optional[Mapping[Key, Files]] = None) -> None:
         """Queue these attempts, in this order. Each ends in exactly one `Ended`, even when it cannot be started.
-        Never blocks: what the keeper does not take yet waits here and goes out with the next call of any kind."""
+        Never blocks: what the keeper does not take yet waits here and goes out with the next call of any kind.
+        `files`: of those that have some, see `filling.Files`."""
         for assignment in assignments:
             key = (assignment["job"], assignment["epoch"])
             if key in self._sent:
@@ -136,11 +139,16 @@ class Runner:
             self._sent[key] = assignment
             asked = self._asked_by(assignment)
             way = ways.told(assignment.get("work"), self._isolation)
-            self._waiting.append((*start_message(assignment, asked), way, self._checkpoint(assignment)))
+            its_files = files.get(key) if files else None
+            self._waiting.append((*start_message(assignment, asked), way, self._checkpoint(assignment), its_files))
             if asked.misfits:
                 text = "; ".join(map(str, asked.misfits))
                 self._waiting.append(("cancel", *key, Outcome.RETURNED, "does-not-fit", text, 0))
         self.flush()
+
+    def why_not(self, assignment: Assignment) -> str:
+        """Why it would be given back at once; "" when it fits."""
+        return "; ".join(map(str, self._asked_by(assignment).misfits))
 
     def _checkpoint(self, assignment: Assignment) -> Optional[Tuple[int, int, str]]:
         if not assignment.get("work"):
@@ -185,6 +193,10 @@ class Runner:
             if misfits and key not in self._pids:
                 self._waiting.append(("recall", [key], "; ".join(map(str, misfits))))
         self.flush()
+
+    def discard(self, kept: Sequence[str]) -> None:
+        """Directories that were set aside: nothing of them is needed any more."""
+        self._tell("discard", list(kept))
 
     def hand_back_by(self, when: Optional[int], reason: str, text: str) -> None:
         """Attempts that save what they have done begin with it early enough to be over then (CLOCK_BOOTTIME)."""
@@ -259,7 +271,7 @@ class Runner:
             self._pids[job, epoch] = message[4]
             return Started(job, epoch, message[3])
         self._pids.pop((job, epoch), None)
-        return Ended(result_of(message[1:], self._sent.pop((job, epoch))))
+        return Ended(result_of(message[1:-1], self._sent.pop((job, epoch))), message[-1])
 
     def _died(self) -> KeeperDied:
         """Why, and once: end what it could not end itself, in case it was killed."""

@@ -55,6 +55,20 @@ def _make_checkpoint(directory: str) -> None:
     checkpoints.make(directory)
 
 
+def _fill(attempt: Attempt, folder: str, user: tuple[int, int] | None) -> None:
+    from worker import filling  # most keepers never need it
+
+    if attempt.slot is not None:
+        filling.fill(folder, attempt.slot.path, user)
+
+
+def _set_aside(attempt: Attempt, folder: str) -> None:
+    from worker import filling
+
+    if attempt.slot is not None and filling.is_wanted(attempt):
+        attempt.kept_at = filling.set_aside(attempt.slot, folder)
+
+
 class Starter:
     """Starts an attempt, with its share of the room, a directory, a pipe and an environment; takes them back later."""
 
@@ -104,6 +118,8 @@ class Starter:
                 _make_checkpoint(attempt.checkpoint[2])
             os.chdir(attempt.slot.path)
             self._pipes.open(attempt)
+            if attempt.files is not None and attempt.files[0]:
+                _fill(attempt, attempt.files[0], user)
         except OSError as problem:
             raise WorkerProblem(problem.errno, problem.strerror, problem.filename) from problem
 
@@ -116,6 +132,12 @@ class Starter:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(attempt.gpus)
         return env
 
+    def undo(self, attempt: Attempt) -> None:
+        """It was not started after all, and may be tried again."""
+        from worker import filling
+
+        filling.empty(attempt)
+
     def take_back(self, attempt: Attempt, reusable: bool) -> None:
         """`reusable` False: a process may still hold its directory."""
         self._pipes.close(attempt)
@@ -125,8 +147,11 @@ class Starter:
             self._limiter().release(attempt)
         if attempt.way is not None:
             self._isolator().release(attempt)
+        if attempt.files is not None:
+            _set_aside(attempt, self._slots.kept)
         if attempt.slot is not None:
-            self._slots.give_back(attempt.slot, reusable)
+            if not attempt.kept_at:
+                self._slots.give_back(attempt.slot, reusable)
             attempt.slot = None
         if attempt.checkpoint is not None and attempt.checkpoint[2] and attempt.ending is None and attempt.status == 0:
             self._slots.garbage.append(attempt.checkpoint[2])  # it has succeeded: nobody goes on there

@@ -103,7 +103,13 @@ class Isolator:
             raise ValueError("the command is empty or has a = in its name")
         devices = sorted(glob.glob(GPU_DEVICES)) if attempt.gpus else []
         text = sandbox.arguments(
-            self._view, attempt.slot.path, user, attempt.way[2], devices, writable=folders_of(attempt)
+            self._view,
+            attempt.slot.path,
+            user,
+            attempt.way[2],
+            devices,
+            readable=inputs_of(attempt),
+            writable=folders_of(attempt),
         )
         programs = sandbox.Programs(self._told["programs"][SANDBOX], *self._told["sandbox"])
         command = sandbox.command(programs, user, attempt.argv)
@@ -131,6 +137,7 @@ class Isolator:
             network,
             {containers.LOCK_LABEL: self._lock, containers.KEEPER_LABEL: self._keeper},
             self._file(attempt, ".note"),
+            readable=inputs_of(attempt),
             rootless=not self._told["root"],
             writable=folders_of(attempt),
         )
@@ -153,6 +160,7 @@ class Isolator:
             file,
             bool(attempt.gpus),
             network,
+            readable=inputs_of(attempt),
             writable=folders_of(attempt),
         )
         attempt.pid = spawn_as(user, command, self._marks(attempt), output)
@@ -237,6 +245,11 @@ def folders_of(attempt: Attempt) -> list[str]:
     """What belongs to it beside its directory: where it saves what it has done."""
     checkpoint = getattr(attempt, "checkpoint", None)
     return [checkpoint[2]] if checkpoint and checkpoint[2] else []
+
+
+def inputs_of(attempt: Attempt) -> tuple[str, ...]:
+    """What its directory has links to: entries of the cache, which are shared and never changed."""
+    return attempt.files[1] if attempt.files else ()
 
 
 def env_of_an_image(env: dict[str, str], attempt: Attempt) -> dict[str, str]:

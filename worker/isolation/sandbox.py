@@ -101,11 +101,15 @@ def arguments(
         words += ["--ro-bind-try", os.devnull, path]
     for path in devices:
         words += ["--dev-bind", path, path]
-    for path in readable:
+    covered = (*view.hidden, *PRIVATE)
+    inputs = list(readable)
+    for path in sorted({folder for each in inputs for folder in _above(each, covered)}):
+        words += ["--perms", "0755", "--dir", path]
+    for path in inputs:
         words += ["--ro-bind", path, path]
     words += ["--perms", "0444", "--ro-bind-data", str(ENV_FD), ENV_FILE]
     for own in (directory, *writable):
-        for path in _above(own, (*view.hidden, *PRIVATE)):
+        for path in _above(own, covered):
             words += ["--perms", "0755", "--dir", path]  # else it is as closed as what lies outside
         words += ["--bind", own, own]
     words += ["--chdir", directory]
