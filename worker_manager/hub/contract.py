@@ -18,6 +18,7 @@ Token, credential and join-token secrets never reach the store: only their SHA-2
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Protocol
 
 from worker.protocol import Polled, Registered, Report, Reported, Shape
@@ -79,6 +80,7 @@ class Access:
 class Dependency:
     job: str  # a job's id, or `#n`: the n-th job of the same request (an earlier one)
     needs: str = "success"  # success | end
+    where: str = ""  # in the job, where it is not one of depends_on
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,14 @@ class Purged:
     more: bool = False  # the limit was reached: call again soon
 
 
+class Removed(Enum):
+    """What became of a blob that was to be removed."""
+
+    NO = "somebody needs it again"
+    ROW = "others still own the same bytes"
+    LAST = "nobody owns these bytes any more"
+
+
 class Writer(Protocol):
     """The one thread that writes."""
 
@@ -267,6 +277,35 @@ class HubStore(Protocol):
 
     def log_view(self, job: str, attempt: int | None = None, offset: int = 0, limit: int = 1000) -> LogView:
         """At most `limit` pieces. `attempt` None: the newest."""
+        ...
+
+    # ------------------------------------------------------------ blobs
+
+    def find_blob(self, owner: str, sha256: str) -> int | None:
+        """Read. Its size, if this owner has it."""
+
+    def add_blob(self, owner: str, sha256: str, size: int) -> "Future[bool]":
+        """Its bytes are in place, whole and durable. Whether nobody had them before."""
+        ...
+
+    def renew_blob(self, owner: str, sha256: str) -> "Future[None]":
+        """One that no job needs is kept as if it had come now."""
+        ...
+
+    def unused_blobs(self, before_ms: int, limit: int) -> list[tuple[str, str]]:
+        """Read. [(sha256, owner)] that no job has needed since then."""
+        ...
+
+    def remove_blob(self, owner: str, sha256: str, before_ms: int) -> "Future[Removed]":
+        """Only if no job has needed it since then."""
+        ...
+
+    def count_blobs(self) -> tuple[int, int]:
+        """Read, and not cheap: (blobs, bytes), the same bytes of several owners counted once."""
+        ...
+
+    def known_blobs(self, digests: Sequence[str]) -> set[str]:
+        """Read. Those that anybody owns."""
         ...
 
     # ------------------------------------------------------------ workers' own calls

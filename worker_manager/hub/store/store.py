@@ -31,6 +31,7 @@ from worker_manager.hub.contract import (
     LogView,
     NewJob,
     Purged,
+    Removed,
     Settings,
     Swept,
     Wire,
@@ -40,6 +41,7 @@ from worker_manager.hub.refusals import Overloaded
 from worker_manager.hub.runtimes import RunTimes
 from worker_manager.hub.store import (
     agents,
+    blobs,
     chores,
     identities,
     launching,
@@ -284,6 +286,29 @@ class Store:
 
     def log_view(self, job: str, attempt: int | None = None, offset: int = 0, limit: int = 1000) -> LogView:
         return self._read(lambda c: reading.log_view(c, job, attempt, offset, limit))
+
+    # ------------------------------------------------------------ blobs
+
+    def find_blob(self, owner: str, sha256: str) -> int | None:
+        return self._read(lambda c: blobs.find(c, owner, sha256))
+
+    def add_blob(self, owner: str, sha256: str, size: int) -> "Future[bool]":
+        return self._write(lambda m: blobs.add(m.connection, m.batch.now, owner, sha256, size))
+
+    def renew_blob(self, owner: str, sha256: str) -> "Future[None]":
+        return self._write(lambda m: blobs.renew(m.connection, m.batch.now, owner, sha256))
+
+    def unused_blobs(self, before_ms: int, limit: int) -> list[tuple[str, str]]:
+        return self._read(lambda c: blobs.unused(c, before_ms, limit))
+
+    def remove_blob(self, owner: str, sha256: str, before_ms: int) -> "Future[Removed]":
+        return self._write(lambda m: blobs.remove(m.connection, owner, sha256, before_ms))
+
+    def count_blobs(self) -> tuple[int, int]:
+        return self._read(blobs.totals)
+
+    def known_blobs(self, digests: Sequence[str]) -> set[str]:
+        return self._read(lambda c: blobs.known(c, digests))
 
     # ------------------------------------------------------------ workers' own calls
 

@@ -331,6 +331,28 @@ segments = Table(  # how many chunks still lie in each segment file
     Column("newest_ms", BigInteger, nullable=False),
 )
 
+blobs = Table(  # a row for each owner; the bytes lie once in the state directory, by their digest
+    "blobs",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+    Column("owner", String(128), primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("refs", BigInteger, nullable=False),  # rows of blob_refs
+    Column("unused_ms", BigInteger),  # since when no job has needed it, or since it came; None while one does
+    Index("blobs_unused", "unused_ms", **_only("unused_ms IS NOT NULL")),
+    sqlite_with_rowid=False,
+)
+
+blob_refs = Table(  # which job needs which blob, as an input of the whole job or as what one task has left
+    "blob_refs",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("idx", Integer, primary_key=True, autoincrement=False),
+    Column("sha256", String(64), primary_key=True),
+    Column("owner", String(128), nullable=False),
+    sqlite_with_rowid=False,
+)
+
 IN_QUEUE_SQL = text("jobs.place = 1")
 ON_WORKER_SQL = text("jobs.place = 2")
 QUEUED_SQL = text("groups.queued > 0")
