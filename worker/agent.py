@@ -10,7 +10,7 @@ import select
 import sys
 import time
 from dataclasses import replace
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Set
 
 from worker import answers, client, here, orders
 from worker.connection import Unreachable
@@ -37,10 +37,12 @@ if TYPE_CHECKING:
 
 POLL_SLACK_MS = 15_000  # beyond the time that the hub may let a poll wait
 POLL_PAUSE_MS = 100  # a hub that does not let a poll wait is not asked without a pause
-REPORT_TIMEOUT_MS = 20_000
+REPORT_TIMEOUT_MS = 20_000  # at the most: a line on which nothing comes any more must not cost the whole lease
+LEAST_TIMEOUT_MS = 1000
 ALIVE_MS = 60_000
 USAGE_MS, USAGE_LEAD_MS = 1000, 150  # no oftener; so long before a heartbeat that the keeper has answered
 MISHAP_PAUSE_S = 0.5
+MOST_COMPLAINTS = 8
 
 
 def boot_ms() -> int:
@@ -88,7 +90,7 @@ class Agent:
         self._shape = shape
         self._usage_ms = max(USAGE_MS, heartbeat_ms)
         self._usage_at = now + self._usage_ms - USAGE_LEAD_MS
-        self._silent = False
+        self._complaints: Set[str] = set()  # about the hub, since it was last reached
         self._here = here.Answering(work_dir)
         self._notices = notices_of(options.notices)
         self._watch(joined)
@@ -170,15 +172,21 @@ class Agent:
             if line.busy and now >= line.deadline:
                 self._unreachable(line, Unreachable("no answer came in time"))
         if not self._polls.busy and now >= self._polls.open_at and not self._state.leaving:
-            self._ask(self._polls, "poll", _encoded(self._state.poll()), self._poll_ms + POLL_SLACK_MS, now)
+            patience = self._poll_ms + min(POLL_SLACK_MS, self._patience_ms)
+            self._ask(self._polls, "poll", _encoded(self._state.poll()), patience, now)
         if not self._reports.busy and now >= self._reports.open_at:
             if self._outbox.under_way is None and now >= self._state.report_at():
                 self._body = _encoded(self._state.report(now))
             if self._outbox.under_way is not None:
-                self._ask(self._reports, "report", self._body, REPORT_TIMEOUT_MS, now)
+                self._ask(self._reports, "report", self._body, self._patience_ms, now)
         if now >= self._alive_at + ALIVE_MS:
             self._alive_at = now
             self._journal.say("alive", self._facts())
+
+    @property
+    def _patience_ms(self) -> int:
+        """How long an answer may take. Within one lease there is time to ask again on a fresh connection."""
+        return min(REPORT_TIMEOUT_MS, max(self._state.lease.ms // 3, LEAST_TIMEOUT_MS))
 
     def _ask(self, line: Line, what: str, body: bytes, timeout_ms: int, now: int) -> None:
         to = self._options.server
@@ -216,18 +224,20 @@ class Agent:
         else:
             under_way = self._outbox.under_way or {}
             found = self._state.reported(answers.reported(told, under_way.get("seq", 0)), line.asked_at, now)
-        if self._silent:
-            self._silent = False
+        if self._complaints:
+            self._complaints.clear()
             self._journal("hub-reached")
         self._carry_out(found)
 
     def _unreachable(self, line: Line, error: Unreachable) -> None:
+        """Each cause is said once: that a hub which was away shows a wrong certificate now, too. One that asks for a
+        long pause gets no longer one than the lease allows."""
         now = boot_ms()
-        line.failed(now, error.retry_after_ms)
-        if not self._silent:
-            self._silent = True
-            facts = {"text": str(error), "silent_ms": self._state.lease.silent_for(now)}
-            self._journal.say("hub-unreachable", facts)
+        line.failed(now, min(error.retry_after_ms, self._patience_ms))
+        text = str(error)
+        if text not in self._complaints and len(self._complaints) < MOST_COMPLAINTS:
+            self._complaints.add(text)
+            self._journal.say("hub-unreachable", {"text": text, "silent_ms": self._state.lease.silent_for(now)})
 
     def _refused(self, line: Line, refused: client.Refused) -> None:
         if line is self._reports and refused.status in (400, 413, 422) and self._outbox.without_output():

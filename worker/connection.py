@@ -1,6 +1,7 @@
 """A connection to the hub, and one request with its response over it. Whatever fails here may be tried again."""
 
 import socket
+import time
 
 from worker import http1
 from worker.address import Endpoint
@@ -26,12 +27,14 @@ def plain(to: Endpoint, timeout_s: float) -> socket.socket:
 
 
 def exchange(connection: socket.socket, data: bytes, timeout_s: float = EXCHANGE_S) -> http1.Response:
-    """One request and its response, waiting for each part `timeout_s` at the most."""
+    """One request and its response, all of it within `timeout_s`: one that trickles is as bad as none."""
+    until = time.monotonic() + timeout_s
     connection.settimeout(timeout_s)
     reader = http1.Reader()
     try:
         connection.sendall(data)
         while True:
+            connection.settimeout(max(until - time.monotonic(), 0.001))
             part = connection.recv(65536)
             if not part:
                 raise Unreachable("it closed the connection without an answer")

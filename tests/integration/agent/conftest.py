@@ -4,14 +4,16 @@ import base64
 import contextlib
 import json
 import os
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -31,9 +33,18 @@ def until(condition: Callable[[], Any], what: str = "", seconds: float = DEADLIN
     raise AssertionError(f"not within {seconds} s: {what or condition}")
 
 
+class Stall:
+    """An answer that begins so and does not go on."""
+
+    def __init__(self, begins: bytes) -> None:
+        self.begins = begins
+
+
 class FakeHub:
     """Speaks worker/protocol.py. Everything it heard is in its fields; `faults[call]` is a list of what to do instead
-    of answering the next calls of that kind: drop (after doing it), garbage, silent, or (status, code)."""
+    of answering the next calls of that kind: drop (after doing it), garbage, silent, (status, code) and perhaps
+    headers, a Stall, bytes instead of an answer, or what makes such bytes of the right one, once the hub has done what
+    was asked."""
 
     def __init__(self) -> None:
         self.lease_ms, self.poll_ms, self.heartbeat_ms = 30_000, 5_000, 1_000
@@ -50,14 +61,16 @@ class FakeHub:
         self.stale: list[list[Any]] = []
         self.drain: dict[str, Any] | None = None
         self.seen_seq = 0
-        self.connections = 0
+        self.connections = self.calls = 0
+        self.tls: ssl.SSLContext | None = None  # with it: the hub speaks https, and shows `ca` to anyone
+        self.ca = b""
         self.on_report: Callable[[dict[str, Any]], None] = lambda report: None
         self._server: ThreadingHTTPServer | None = None
         self.port = 0
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     # ------------------------------------------------------------ up and down
 
@@ -74,8 +87,12 @@ class FakeHub:
                 hub.connections += 1
 
             def do_POST(self) -> None:
+                hub.calls += 1
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 hub.serve(self, json.loads(body))
+
+            def do_GET(self) -> None:
+                hub.send(self, 200, hub.ca, "application/x-pem-file")
 
             def log_message(self, *args: Any) -> None:
                 pass
@@ -95,6 +112,10 @@ class FakeHub:
         self.open: list[Any] = []
         self._server = Server(("127.0.0.1", self.port), Handler)
         self.port = self._server.server_address[1]
+        if self.tls is not None:
+            self._server.socket = self.tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def down(self) -> None:
@@ -116,8 +137,11 @@ class FakeHub:
         fault = self.faults[call].pop(0) if self.faults[call] else None
         token = handler.headers["Authorization"].removeprefix("Bearer ")
         if isinstance(fault, tuple):
-            return self.send(handler, fault[0], self.problem(*fault))
-        if fault == "silent":
+            return self.send(handler, fault[0], self.problem(*fault[:2]), headers=fault[2] if fault[2:] else {})
+        if isinstance(fault, Stall):
+            handler.wfile.write(fault.begins)
+            handler.wfile.flush()
+        if fault == "silent" or isinstance(fault, Stall):
             until(lambda: self._server is None, "the hub to end", 60)
             return None
         if fault == "garbage":
@@ -126,21 +150,41 @@ class FakeHub:
             return None
         if fault == "proxy":
             return self.send(handler, 403, b"<html>no</html>", "text/html")
+        if isinstance(fault, bytes):
+            return self.cut_after(handler, fault)
         status, answer = getattr(self, "_" + call)(body, token)
+        if callable(fault):
+            return self.cut_after(handler, fault(json.dumps(answer).encode()))
         if fault == "drop":
             handler.connection.shutdown(2)
             handler.close_connection = True
             return None
         return self.send(handler, status, answer)
 
-    def send(self, handler: BaseHTTPRequestHandler, status: int, answer: Any, kind: str = "") -> None:
+    def send(
+        self,
+        handler: BaseHTTPRequestHandler,
+        status: int,
+        answer: Any,
+        kind: str = "",
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         kind = kind or ("application/json" if status < 400 else "application/problem+json")
         handler.send_response(status)
         handler.send_header("Content-Type", kind)
         handler.send_header("Content-Length", str(len(data)))
+        for name, value in headers.items():
+            handler.send_header(name, value)
         handler.end_headers()
         handler.wfile.write(data)
+
+    def cut_after(self, handler: BaseHTTPRequestHandler, data: bytes) -> None:
+        with contextlib.suppress(OSError):  # the agent may hang up before it has read all of it
+            handler.wfile.write(data)
+            handler.wfile.flush()
+            handler.connection.shutdown(2)
+        handler.close_connection = True
 
     def problem(self, status: int, code: str) -> dict[str, Any]:
         return {"type": "about:blank", "title": "no", "status": status, "code": code, "detail": f"no: {code}"}
@@ -244,6 +288,11 @@ class AgentProcess:
 @pytest.fixture
 def eventually() -> Callable[..., Any]:
     return until
+
+
+@pytest.fixture
+def stall() -> type[Stall]:
+    return Stall
 
 
 @pytest.fixture
