@@ -68,6 +68,8 @@ class Job(TypedDict, total=False):
     isolation: str
     image: str
     network: bool
+    inputs: list[Any]
+    outputs: list[Any]
     retries: int
     attempt: int
     worker: str | None

@@ -31,6 +31,7 @@ from worker_manager.hub.bootstrap import make_tokens
 from worker_manager.hub.chores.run import run as run_chores
 from worker_manager.hub.contract import HubStore
 from worker_manager.hub.contract import Settings as StoreSettings
+from worker_manager.hub.files.names import BadName, Storages
 from worker_manager.hub.ground import allow_many_connections, listener_for, names_of, only_one, own_folder
 from worker_manager.hub.identity import OwnNames
 from worker_manager.hub.logs import LogFolder
@@ -43,6 +44,7 @@ from worker_manager.hub.pyz import WorkerFiles
 from worker_manager.hub.routes.table import ENDPOINTS
 from worker_manager.hub.services import Services
 from worker_manager.hub.settings import HubSettings
+from worker_manager.hub.storages.desk import Desk
 from worker_manager.hub.store import open_store
 from worker_manager.hub.vouching import Vouching
 
@@ -63,6 +65,7 @@ def serve(settings: HubSettings) -> None:
     os.umask(0o077)
     allow_many_connections()
     own_folder(settings.state_dir)
+    named_storages(settings)
     with only_one(settings.state_dir), contextlib.ExitStack() as stack:
         listener = stack.enter_context(listener_for(settings))
         identity = tls.identity_for(settings, names_of(settings))
@@ -112,6 +115,7 @@ class HubProcess:
             self._withdraw()
             hub.readers.shutdown(wait=True)
             hub.vouching.close()
+            hub.storages.close()
             hub.logs.close()
         if self._fatal is not None:
             raise self._fatal
@@ -135,6 +139,7 @@ class HubProcess:
             version=own_version(),
             vouching=Vouching(settings.sts_url),
             own_names=self._own_names(),
+            storages=Desk(named_storages(settings)),
             authority=self._authority(),
         )
 
@@ -267,6 +272,13 @@ def _store_settings(settings: HubSettings) -> StoreSettings:
         busy_ms=settings.busy_ms,
         retention_ms=settings.retention_ms,
     )
+
+
+def named_storages(settings: HubSettings) -> Storages:
+    try:
+        return Storages(settings.storages)
+    except BadName as error:
+        raise ConfigError([f"storage: {error}"]) from None
 
 
 def own_version() -> str:

@@ -20,6 +20,7 @@ from worker_manager.hub.outputlimits import OutputLimits
 from worker_manager.hub.overload import Gate
 from worker_manager.hub.pyz import WorkerFiles
 from worker_manager.hub.settings import HubSettings
+from worker_manager.hub.storages.desk import Desk
 from worker_manager.hub.usage import Usage
 from worker_manager.hub.vouching import Vouching
 
@@ -43,6 +44,7 @@ class Services:
     version: str
     vouching: Vouching
     own_names: OwnNames
+    storages: Desk
     authority: bytes | None = None  # the hub's own, PEM
     credentials: Credentials = field(default_factory=Credentials)
     usage: Usage = field(default_factory=Usage)

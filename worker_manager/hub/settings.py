@@ -31,11 +31,13 @@ class HubSettings:
     max_body: int = 64 * 2**20  # submit of 10,000 jobs; other requests are bounded tighter
     body_seconds: float = 30.0  # a body that takes longer is refused
     max_requests: int = 512  # served at once, without long polls that wait; beyond it 429
+    storages: tuple[str, ...] = ()  # prefixes of object storage below which the hub signs for jobs
     sts_url: str = ""  # where AWS is asked who a worker is; empty: the public address that the worker signed for
     log_level: str = "info"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "state_dir", Path(self.state_dir).absolute())
+        object.__setattr__(self, "storages", tuple(self.storages))
 
     @property
     def host(self) -> str:

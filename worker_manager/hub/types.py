@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.json_schema import WithJsonSchema
 
 from worker.protocol import LARGEST, Shape, UnitError, parse_bytes, parse_cpus, parse_duration
+from worker_manager.hub.files import types as files
 
 MAX_JOBS = 10_000
 MAX_TASKS = 1_000_000
@@ -176,6 +177,8 @@ class JobSpec(Strict):
     isolation: Isolation = "process"
     image: Image | None = None
     network: Annotated[bool, Field(strict=True)] = True
+    inputs: files.Inputs = []
+    outputs: files.Outputs = []
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -191,6 +194,7 @@ class JobSpec(Strict):
         if self.checkpoint is not None and self.isolation != "process":
             raise ValueError("only a plain process can be told to save what it has done: no checkpoint with isolation")
         self._can_be_isolated()
+        files.make_sense_together(self.inputs, self.outputs, self.array is not None)
         return self
 
     def _can_be_isolated(self) -> None:
@@ -222,7 +226,7 @@ class JobSpec(Strict):
         if self.isolation != "process":
             found["isolation"] = self.isolation
             found.update({"image": self.image} if self.image else {}, **({} if self.network else {"network": False}))
-        return found
+        return {**found, **files.work_of(self.inputs, self.outputs)}
 
     @property
     def _needs(self) -> Iterator[str]:
@@ -232,6 +236,7 @@ class JobSpec(Strict):
             yield "checkpoint"
         if self.isolation != "process":
             yield self.isolation
+        yield from files.ways_of(self.inputs, self.outputs)
 
     @property
     def asks(self) -> Shape:

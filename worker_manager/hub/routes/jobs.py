@@ -3,6 +3,7 @@
 import hashlib
 import re
 import secrets
+from collections.abc import Iterator
 from typing import Any
 
 from starlette.responses import Response
@@ -10,6 +11,8 @@ from starlette.responses import Response
 from worker_manager.hub import replies
 from worker_manager.hub.contract import Dependency, JobFilter, NewJob, job_topic
 from worker_manager.hub.endpoint import Call, Endpoint
+from worker_manager.hub.files.names import Storages
+from worker_manager.hub.files.types import jobs_asked, storages_asked
 from worker_manager.hub.logreader import read_output
 from worker_manager.hub.problems import bad_request, invalid, not_found
 from worker_manager.hub.services import reply
@@ -20,6 +23,7 @@ _KEY = re.compile(r"[\x21-\x7e]{1,200}")
 
 READERS = ("read", "submit", "manager")
 MAX_SUBMIT = 64 * 2**20
+MOST_MISTAKES = 100
 
 
 async def submit(call: Call[NoQuery, Submit]) -> Response:
@@ -29,13 +33,21 @@ async def submit(call: Call[NoQuery, Submit]) -> Response:
         if not _KEY.fullmatch(key.decode("latin-1")):
             raise bad_request("idempotency-key-refused", "Idempotency-Key: 1 to 200 printable ASCII characters")
         digest = hashlib.sha256(call.raw_body).hexdigest()
-    jobs = await call.hub.read(_new_jobs, call.body)
+    jobs = await call.hub.read(_new_jobs, call.body, call.access.owner, call.hub.storages.named)
     name = key.decode() if key is not None else None
     made = await call.hub.write(call.hub.store.submit_jobs(call.access.owner, jobs, name, digest))
     return reply({"jobs": made}, 201)
 
 
-def _new_jobs(body: Submit) -> list[NewJob]:
+def _new_jobs(body: Submit, owner: str, storages: Storages) -> list[NewJob]:
+    wrong = [
+        {"where": f"jobs[{number}].{where}", "what": storages.refusal(source, owner)}
+        for number, spec in enumerate(body.jobs)
+        for where, source in storages_asked(spec.inputs, spec.outputs)
+        if not storages.cover(source, owner)
+    ]
+    if wrong:
+        raise invalid(wrong[:MOST_MISTAKES])
     return [_new_job(spec) for spec in body.jobs]
 
 
@@ -49,11 +61,17 @@ def _new_job(spec: JobSpec) -> NewJob:
         priority=spec.priority,
         grace_ms=spec.term_grace,
         retries=spec.retries,
-        depends_on=tuple(Dependency(each.job, each.needs) for each in spec.depends_on),
+        depends_on=tuple(_dependencies(spec)),
         array=spec.array.count if spec.array else None,
         output_limit=spec.output_limit,
         work=_work(spec),
     )
+
+
+def _dependencies(spec: JobSpec) -> Iterator[Dependency]:
+    yield from (Dependency(each.job, each.needs) for each in spec.depends_on)
+    for where, source in jobs_asked(spec.inputs):
+        yield Dependency(source.job, "success", where)
 
 
 def _work(spec: JobSpec) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from worker_manager.hub.contract import Dependency, NewJob, Wire
 from worker_manager.hub.refusals import Forbidden, IdempotencyMismatch, Invalid, NotFound, Refusal
 from worker_manager.hub.runtimes import program_of
 from worker_manager.hub.store.fleet import load, notify, save
+from worker_manager.hub.store.inputs import Known, check_jobs_of_inputs, with_numbers
 from worker_manager.hub.store.meta import take_numbers
 from worker_manager.hub.store.moves import COLUMNS, ONE, JobRow, Moves
 from worker_manager.hub.store.tables import (
@@ -29,7 +30,7 @@ from worker_manager.hub.store.values import dump, job_id, parse_job_id
 _REMEMBERED = select(idempotency.c.request_sha256, idempotency.c.answer).where(
     idempotency.c.owner == bindparam("of_owner"), idempotency.c.key == bindparam("of_key")
 )
-_STATES = select(jobs.c.id, jobs.c.state, jobs.c.owner).where(
+_STATES = select(jobs.c.id, jobs.c.state, jobs.c.owner, jobs.c.tasks).where(
     jobs.c.id.in_(bindparam("wanted", expanding=True)), jobs.c.idx == WHOLE
 )
 _WATCH = update(jobs).where(jobs.c.id == bindparam("job"), jobs.c.idx == WHOLE).values(watched=1)
@@ -43,8 +44,8 @@ def submit(moves: Moves, owner: str, new: Sequence[NewJob], key: str | None, req
     if key is not None and (answer := _remembered(moves, owner, key, request_sha256)) is not None:
         return answer
     first = take_numbers(moves.connection, "next_job", len(new))
-    blockers = _dependencies(moves, new, first)
-    rows = [_row(moves, owner, job, first + i, blockers.get(first + i, 0)) for i, job in enumerate(new)]
+    blockers = _dependencies(moves, owner, new, first)
+    rows = [_row(moves, owner, job, first, first + i, blockers.get(first + i, 0)) for i, job in enumerate(new)]
     moves.connection.execute(insert(jobs), rows)
     _open_arrays(moves, new, first, blockers)
     _watch(moves, blockers.watched)
@@ -89,7 +90,7 @@ class Blockers(dict[int, int]):
         self.refused: dict[int, str] = {}  # jobs that need what has failed already
 
 
-def _dependencies(moves: Moves, new: Sequence[NewJob], first: int) -> Blockers:
+def _dependencies(moves: Moves, owner: str, new: Sequence[NewJob], first: int) -> Blockers:
     blockers = Blockers()
     wanted: dict[int, dict[int, str]] = {}
     for i, job in enumerate(new):
@@ -98,10 +99,11 @@ def _dependencies(moves: Moves, new: Sequence[NewJob], first: int) -> Blockers:
             needs = wanted.setdefault(i, {})
             needs[on] = "success" if "success" in (needs.get(on), dependency.needs) else "end"
     earlier = sorted({on for needs in wanted.values() for on in needs if on < first})
-    states = {}
+    states: dict[int, tuple[str, str, int | None]] = {}
     for start in range(0, len(earlier), 500):
         found = moves.connection.execute(_STATES, {"wanted": earlier[start : start + 500]})
-        states.update({row.id: (row.state, row.owner) for row in found})
+        states.update({row.id: (row.state, row.owner, row.tasks) for row in found})
+    check_jobs_of_inputs(owner, new, first, states)
     for i, needs in wanted.items():
         for on, need in needs.items():
             _depend(blockers, first + i, i, on, need, states, first)
@@ -109,7 +111,7 @@ def _dependencies(moves: Moves, new: Sequence[NewJob], first: int) -> Blockers:
 
 
 def _resolved(dependency: Dependency, i: int, n: int, first: int) -> int:
-    where = f"jobs[{i}].depends_on[{n}].job"
+    where = f"jobs[{i}].{dependency.where or f'depends_on[{n}].job'}"
     text = dependency.job
     if text.startswith("#"):
         if not (text[1:].isascii() and text[1:].isdigit()) or int(text[1:]) >= i:
@@ -138,7 +140,7 @@ def _depend(
     i: int,
     on: int,
     needs: str,
-    states: dict[int, tuple[str, str]],
+    states: Known,
     first: int,
 ) -> None:
     if on < first:
@@ -156,7 +158,7 @@ def _depend(
     blockers.watched.add(on)
 
 
-def _row(moves: Moves, owner: str, job: NewJob, number: int, blockers: int) -> dict[str, Any]:
+def _row(moves: Moves, owner: str, job: NewJob, first: int, number: int, blockers: int) -> dict[str, Any]:
     tasks = job.array or 1
     state = JobState.BLOCKED if blockers else JobState.QUEUED
     group = None
@@ -172,7 +174,7 @@ def _row(moves: Moves, owner: str, job: NewJob, number: int, blockers: int) -> d
         "time_limit_ms": job.shape.walltime,
         "grace_ms": job.grace_ms,
         "output_limit": job.output_limit,
-        **({"work": dict(job.work)} if job.work else {}),
+        **({"work": dict(with_numbers(job.work, first))} if job.work else {}),
     }
     return {
         "id": number,
