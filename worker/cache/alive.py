@@ -15,14 +15,16 @@ LOOK_EVERY_S = 1.0  # how long a word about the others holds
 
 
 class Alive:
-    def __init__(self, place: Place, clock: Callable[[], float]) -> None:
+    def __init__(self, place: Place, clock: Callable[[], float], process: Optional[int] = None) -> None:
+        """`process`: whose life counts; ours without it."""
         self._place = place
         self._clock = clock
         self._path = os.path.join(place.alive, place.worker)
         self._host = _host()
         self._known: Dict[str, Tuple[float, bool]] = {}
-        pid = os.getpid()
-        write(self._path, "%s\n%d %d\n" % (self._host, pid, _start(pid) or 0), place.unique())
+        pid = process or os.getpid()
+        self._said = "%s\n%d %d\n" % (self._host, pid, _start(pid) or 0)
+        write(self._path, self._said, place.unique())
 
     def beat(self) -> bool:
         """Say that we live. False when others took us for dead: what we had pinned may be gone."""
@@ -30,8 +32,7 @@ class Alive:
             os.utime(self._path)
             return True
         except FileNotFoundError:
-            pid = os.getpid()
-            write(self._path, "%s\n%d %d\n" % (self._host, pid, _start(pid) or 0), self._place.unique())
+            write(self._path, self._said, self._place.unique())
             return False
 
     def is_dead(self, worker: str) -> bool:

@@ -46,6 +46,13 @@ class Claims:
         _unlink(path)
         return True
 
+    def clear_own(self) -> None:
+        """Of a process in our name that is gone."""
+        for name in os.listdir(self._place.claims):
+            path = os.path.join(self._place.claims, name)
+            if self._holder(path) == self._place.worker:
+                _unlink(path)
+
     def clear_dead(self) -> None:
         for name in os.listdir(self._place.claims):
             scope, _, key = name.partition(".")

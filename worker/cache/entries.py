@@ -2,11 +2,12 @@
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import shutil
 import stat
-from typing import Callable, Iterator, List, NamedTuple, Optional, Set
+from typing import Callable, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from worker.cache import digests
 from worker.cache.alive import DEAD_AFTER_S, Alive
@@ -16,6 +17,7 @@ from worker.cache.place import Place, read_json, write
 Reach = Callable[[str], None]  # called at each step after which a sudden death leaves something; tests die there
 
 EVICTING = "evicting."
+LABEL_END = "~"
 # Two renames in a row take no longer; an evictor that was stopped in between gives up when it wakes.
 STEP_S = 30.0
 
@@ -53,20 +55,20 @@ class Entries:
 
     # ------------------------------------------------------------ pin
 
-    def pin(self, scope: str, key: str) -> Optional[Pin]:
-        """None when there is no such entry, or it is being evicted."""
+    def pin(self, scope: str, key: str, label: str = "") -> Optional[Pin]:
+        """None when there is no such entry, or it is being evicted. `label`: whom it is for, see `kept`."""
         entry = self._place.entry(scope, key)
-        return self._pinned(os.path.join(entry, "pin"), entry)
+        return self._pinned(os.path.join(entry, "pin"), entry, label)
 
-    def _pinned(self, name: str, entry: str) -> Optional[Pin]:
-        link = os.path.join(self._place.my_pins, self._place.unique())
+    def _pinned(self, name: str, entry: str, label: str) -> Optional[Pin]:
+        link = os.path.join(self._place.my_pins, label + LABEL_END + self._place.unique())
         try:
             os.link(name, link)
         except FileNotFoundError:
             if os.path.isdir(self._place.my_pins):
                 return None
             os.makedirs(self._place.my_pins, 0o700, exist_ok=True)  # we were taken for dead, and cleared away
-            return self._pinned(name, entry)
+            return self._pinned(name, entry, label)
         except OSError as error:
             if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
                 raise CacheUnusable("the file system of %s has no hard links" % self._place.root) from None
@@ -74,9 +76,15 @@ class Entries:
         self._reach("pinned")
         return Pin(entry, link)
 
+    def kept(self) -> Iterator[Tuple[str, Callable[[], None]]]:
+        """Of every pin in our name, of processes before this one too: its label, and how to let go of it."""
+        for name in _names(self._place.my_pins):
+            link = os.path.join(self._place.my_pins, name)
+            yield name.rpartition(LABEL_END)[0], functools.partial(_unlink, link)
+
     # ------------------------------------------------------------ publish
 
-    def publish(self, scope: str, key: str, folder: str, content: digests.Content) -> Optional[Pin]:
+    def publish(self, scope: str, key: str, folder: str, content: digests.Content, label: str = "") -> Optional[Pin]:
         """`folder` with its `data` becomes the entry, and is pinned by us from the start. None when another was
         first: then it is thrown away, and theirs is as good."""
         entry = self._place.entry(scope, key)
@@ -85,7 +93,8 @@ class Entries:
         write(os.path.join(folder, "meta"), json.dumps(meta), self._place.unique())
         with open(os.path.join(folder, "pin"), "wb") as file:
             file.truncate(content.size)
-        pin = self._pinned(os.path.join(folder, "pin"), entry)
+        os.chmod(folder, 0o711)  # noqa: S103  # the folder of the scope tells who comes here
+        pin = self._pinned(os.path.join(folder, "pin"), entry, label)
         self._reach("built")
         os.makedirs(os.path.dirname(entry), 0o700, exist_ok=True)
         try:
@@ -216,14 +225,15 @@ class Entries:
 
 
 def freeze(path: str) -> None:
-    """Nobody writes to it by mistake. Times and contents stay."""
+    """Nobody writes to it by mistake; whoever gets there may read it. Times and contents stay."""
     found = os.lstat(path)
     if stat.S_ISLNK(found.st_mode):
         return
     if stat.S_ISDIR(found.st_mode):
         for name in os.listdir(path):
             freeze(os.path.join(path, name))
-    os.chmod(path, found.st_mode & 0o555)
+    runs = stat.S_ISDIR(found.st_mode) or found.st_mode & 0o111
+    os.chmod(path, 0o555 if runs else 0o444)
 
 
 def stamp(path: str) -> List[int]:

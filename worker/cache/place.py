@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from typing import Any, Dict
+from typing import Any, Dict, Set, Tuple
 
 from worker.cache.errors import CacheUnusable
 
@@ -19,12 +19,13 @@ PUBLIC = "public"
 class Place:
     """Makes what is missing. Raises CacheUnusable."""
 
-    def __init__(self, root: str, worker: str) -> None:
+    def __init__(self, root: str, worker: str, exactly: bool = False) -> None:
+        """`exactly`: `worker` is the name of one process already."""
         if not WORKER.fullmatch(worker):
             raise ValueError("%r is no worker's id" % worker)
         self.root = os.path.abspath(root)
         # Each process has a name of its own: what the one before it left is a dead worker's, and is cleared as such.
-        self.worker = "%s-%s" % (worker, os.urandom(6).hex())
+        self.worker = worker if exactly else "%s-%s" % (worker, os.urandom(6).hex())
         self.entries = os.path.join(self.root, "entries")
         self.claims = os.path.join(self.root, "claims")
         self.trash = os.path.join(self.root, "trash")
@@ -34,7 +35,9 @@ class Place:
         self.my_pins = os.path.join(self.pins, self.worker)
         self.my_building = os.path.join(self.building, self.worker)
         self._serial = 0
+        self._opened: Set[Tuple[str, int]] = set()
         try:
+            os.makedirs(self.root, 0o700, exist_ok=True)  # by itself: the mode is that of the last folder only
             for folder in (self.entries, self.claims, self.trash, self.alive, self.pins, self.building):
                 os.makedirs(folder, 0o700, exist_ok=True)
             self._must_be_ours()
@@ -52,6 +55,20 @@ class Place:
 
     def claim(self, scope: str, key: str) -> str:
         return os.path.join(self.claims, "%s.%s" % (checked(SCOPE, scope), checked(KEY, key)))
+
+    def open_to(self, scope: str, group: int) -> None:
+        """Who is of this group may enter the folder of the scope, and whatever is in it; it may list neither. Only for
+        root. Raises OSError."""
+        if (scope, group) in self._opened:
+            return
+        folder = os.path.join(self.entries, checked(SCOPE, scope))
+        os.makedirs(folder, 0o700, exist_ok=True)
+        for path in (self.root, self.entries):
+            os.chmod(path, os.stat(path).st_mode & 0o7777 | 0o011)  # noqa: S103  # to go through
+        if scope != PUBLIC:
+            os.chown(folder, -1, group)
+        os.chmod(folder, 0o711 if scope == PUBLIC else 0o710)
+        self._opened.add((scope, group))
 
     def unique(self) -> str:
         """A name that no other worker, and no earlier process of this one, has used."""

@@ -5,7 +5,7 @@ import errno
 import os
 import threading
 import time
-from typing import Callable, Dict, Optional
+from typing import Callable, Dict, List, Optional
 
 from worker.cache import digests
 from worker.cache.alive import Alive
@@ -37,11 +37,14 @@ class Cache:
         worker: str,
         quota: Optional[int] = None,
         *,
+        process: Optional[int] = None,
         clock: Callable[[], float] = time.monotonic,
         reach: Reach = nothing_happens,
     ) -> None:
-        self.place = Place(root, worker)
-        self.alive = Alive(self.place, clock)
+        """`process`: the pid in whose name this is; `worker` is then its name alone, and may be used again by another
+        process of its: see `resume`."""
+        self.place = Place(root, worker, exactly=process is not None)
+        self.alive = Alive(self.place, clock, process)
         self.place.make_own()
         self.entries = Entries(self.place, clock, reach)
         self.claims = Claims(self.place, self.alive)
@@ -62,17 +65,18 @@ class Cache:
         *,
         scope: str = PUBLIC,
         size: int = 0,
+        label: str = "",
         wanted: Callable[[], bool] = lambda: True,
         wait: Callable[[float], None] = time.sleep,
     ) -> Pin:
         """The entry, pinned: there already, built by another meanwhile, or built now. `size`: what it will take, if
-        that is known. Raises what `build` raises, WrongContent, CacheFull, and Cancelled when it is not `wanted` any
-        more."""
+        that is known; `label`: whom the pin is for. Raises what `build` raises, WrongContent, CacheFull, and Cancelled
+        when it is not `wanted` any more."""
         pause = POLL_S[0]
         stuck_since: Optional[float] = None
         waited = False
         while wanted():
-            pin = self._pin_whole(scope, key)
+            pin = self._pin_whole(scope, key, label)
             if pin is not None:
                 self._count("hits", hit_bytes=pin.size, waited=int(waited))
                 return pin
@@ -82,7 +86,7 @@ class Cache:
                 if self._clock() - stuck_since > PATIENCE_S:
                     return self._build_aside(key, build)
             elif self.claims.take(scope, key):
-                pin = self._build(scope, key, build, size)
+                pin = self._build(scope, key, build, size, label)
                 if pin is not None:
                     return pin
             else:
@@ -92,9 +96,9 @@ class Cache:
             pause = min(pause * 2, POLL_S[1])
         raise Cancelled("nobody waits for it any more")
 
-    def _pin_whole(self, scope: str, key: str) -> Optional[Pin]:
+    def _pin_whole(self, scope: str, key: str, label: str) -> Optional[Pin]:
         """One that somebody has written to is thrown away, and built anew."""
-        pin = self.entries.pin(scope, key)
+        pin = self.entries.pin(scope, key, label)
         if pin is None:
             return None
         if self.entries.is_whole(pin, closely=False) or self.entries.is_whole(pin, closely=True):
@@ -104,7 +108,7 @@ class Cache:
         pin.release()
         return None
 
-    def _build(self, scope: str, key: str, build: Build, size: int) -> Optional[Pin]:
+    def _build(self, scope: str, key: str, build: Build, size: int, label: str) -> Optional[Pin]:
         """None: look again, somebody was faster."""
         try:
             if os.path.isdir(self.place.entry(scope, key)):  # published between our look and our claim
@@ -115,7 +119,8 @@ class Cache:
                 try:
                     content = self._content(key, folder, build)
                     self._count("misses", built_bytes=content.size)
-                    pin = self.entries.publish(scope, key, folder, content) or self.entries.pin(scope, key)
+                    pin = self.entries.publish(scope, key, folder, content, label)
+                    pin = pin or self.entries.pin(scope, key, label)
                     self.room.added(content.size)
                     return pin
                 except OSError as error:
@@ -159,6 +164,25 @@ class Cache:
 
     def _folder(self) -> str:
         return os.path.join(self.place.my_building, self.place.unique())
+
+    # ------------------------------------------------------------ after a death
+
+    def resume(self, is_held: Callable[[str], bool]) -> Dict[str, List[Callable[[], None]]]:
+        """For one that goes on in the name of a process whose helper died: of what that one had, only the pins with
+        labels that are held stay. For each such label, how to let go of its pins."""
+        self.entries.discard(self.place.my_building)
+        self.place.make_own()
+        self.claims.clear_own()
+        for name in _names(self.place.trash):
+            if name.partition(".")[0] == self.place.worker:
+                self.entries.discard(os.path.join(self.place.trash, name))
+        kept: Dict[str, List[Callable[[], None]]] = {}
+        for label, let_go in self.entries.kept():
+            if is_held(label):
+                kept.setdefault(label, []).append(let_go)
+            else:
+                let_go()
+        return kept
 
     # ------------------------------------------------------------ now and then
 

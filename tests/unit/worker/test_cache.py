@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -350,3 +351,67 @@ def test_one_that_has_just_begun_is_never_taken_for_dead(root: Path) -> None:
     other.tidy()
     assert Path(pin.path).exists()
     assert alive.beat() is True
+
+
+# ---------------------------------------------------------------- in the name of another process
+
+
+def helper(root: Path, **more: object) -> Cache:
+    """Of the process that runs these tests."""
+    return worker(root, "agent-1", process=os.getpid(), **more)
+
+
+def test_one_who_goes_on_for_a_process_keeps_the_pins_that_are_held(root: Path) -> None:
+    first = helper(root)
+    for number, label in ((1, "held.1"), (2, "held.1"), (3, "over.1")):
+        first.get(named(number), Fetch(), label=label)
+    second = helper(root)
+    kept = second.resume(lambda label: label == "held.1")
+    assert {label: len(let_go) for label, let_go in kept.items()} == {"held.1": 2}
+    second.room.quota = 0
+    assert second.tidy() is None
+    assert set(second.inventory()) == {named(1), named(2)}, "what is held stays, the rest may go"
+    for let_go in kept["held.1"]:
+        let_go()
+        let_go()
+    second.tidy()
+    assert second.inventory() == {}
+
+
+def test_what_its_dead_helper_built_and_claimed_is_gone_at_once(root: Path) -> None:
+    first = helper(root)
+    assert first.claims.take("public", named(1))
+    (Path(first.place.my_building) / "half").mkdir()
+    second = helper(root)
+    second.resume(lambda _: False)
+    assert not list((root / "claims").iterdir())
+    assert not list(Path(second.place.my_building).iterdir())
+    second.get(named(1), Fetch(), wait=lambda _: pytest.fail("there is nobody to wait for")).release()
+
+
+def test_others_see_whether_the_process_lives_in_whose_name_it_is(root: Path) -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        dead, alive = worker(root, "dead", process=process.pid), helper(root)
+        for cache in (dead, alive):
+            cache.get(named(1), Fetch())
+    other = worker(root, "w2", clock=iter(range(0, 1000, 5)).__next__)
+    assert other.alive.is_dead("dead")
+    assert not other.alive.is_dead("agent-1")
+    other.tidy()
+    assert {path.name for path in (root / "pins").iterdir()} == {"agent-1", other.place.worker}
+
+
+def mode_of(path: Path) -> int:
+    return path.stat().st_mode & 0o7777
+
+
+def test_the_folder_of_a_scope_tells_who_may_read_what_is_in_it(root: Path) -> None:
+    cache = worker(root)
+    pin = cache.get(named(1), Fetch(), scope="owner-1")
+    assert mode_of(root / "entries" / "owner-1") == 0o700
+    assert mode_of(Path(pin.path)) == 0o444
+    for scope, mode in (("owner-1", 0o710), ("public", 0o711)):
+        cache.place.open_to(scope, os.getgid())
+        assert mode_of(root / "entries" / scope) == mode
+    assert mode_of(root) == mode_of(root / "entries") == 0o711
+    assert all(mode_of(root / name) == 0o700 for name in ("pins", "building", "claims", "trash", "alive"))
