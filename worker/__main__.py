@@ -11,7 +11,7 @@ import select
 import sys
 from typing import Optional, Sequence
 
-from worker import checkpoints, here, host, resources
+from worker import checkpoints, here, host, progress, resources
 from worker.agent import Agent, boot_ms
 from worker.client import Refused
 from worker.isolation import found
@@ -68,7 +68,7 @@ def _work(options: Options, work_dir: WorkDir, signals: Signals, journal: Journa
     except found.JobUserError as error:
         journal("error", text=str(error))
         return USAGE
-    given = given.able(limits.ways(groups)).able(isolation.can)
+    given = given.able((*limits.ways(groups), *isolation.can, progress.CAN))
     if not isolation.told.get("each_owner"):  # another user could not enter the folder
         given = given.able((checkpoints.CAN,))
     if isolation.cannot:

@@ -5,7 +5,7 @@ What does not have the form of worker/protocol.py is `Unreachable`: some proxy's
 
 from typing import Any, Callable, Dict, Mapping
 
-from worker import checkpoints
+from worker import checkpoints, progress
 from worker.connection import Unreachable
 from worker.isolation import ways
 from worker.protocol import Polled, Registered, Reported
@@ -21,6 +21,7 @@ WORK: Dict[str, Callable[[Any], bool]] = {
     "max_files": lambda value: _amount(value),
     "max_processes": lambda value: _amount(value),
     "network": lambda value: isinstance(value, bool),
+    "progress_regex": progress.is_sensible,
 }
 
 

@@ -6,6 +6,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from worker.progress import Scanner
     from worker.slots import Slot
 
 QUEUED, RUNNING, SWEPT, OVER = "queued", "running", "swept", "over"
@@ -94,6 +95,7 @@ class Attempt:
         "pid",
         "pipe",
         "pipe_in",
+        "progress",
         "run_ms",
         "slot",
         "started_at",
@@ -153,6 +155,7 @@ class Attempt:
         self.cpu_ms: int | None = None
         self.max_rss: int | None = None
         self.swept_since = 0
+        self.progress: Scanner | None = None  # from its first progress line on, or from the first byte with a pattern
         self.output_listed = False  # it stands in the keeper's list of those with unsent output
 
     @property

@@ -27,6 +27,7 @@ from worker.news import News
 from worker.packing import Queue, Room
 from worker.pipes import Pipes
 from worker.processes import boot_ms
+from worker.progress import Scanner
 from worker.roster import Roster
 from worker.slots import Remover, Slots
 from worker.startup import Starter, is_shortage, why_not_started
@@ -146,6 +147,12 @@ class Keeper:
             self._roster.attempts[attempt.job, attempt.epoch] = attempt
             self._queue.put(attempt, attempt.asks, boot_ms())
             self._stuck = False
+
+    def _on_look_for(self, job: str, epoch: int, pattern: str) -> None:
+        """Its progress is what this finds in its output."""
+        attempt = self._roster.attempts.get((job, epoch))
+        if attempt is not None:
+            attempt.progress = Scanner(pattern)
 
     def _on_cancel(self, job: str, epoch: int, outcome: str, reason: str, text: str, grace_ms: int | None) -> None:
         attempt = self._roster.attempts.get((job, epoch))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import select
 
+from worker.attempt import OVER
 from worker.processes import boot_ms
 
 TYPE_CHECKING = False
@@ -30,6 +31,7 @@ class News:
         self._queue = queue
         self._messages: list[tuple[Any, ...]] = []
         self._with_output: list[Attempt] = []
+        self._further: list[Attempt] = []
         self._output_waiting = 0
         self.send_at: int | None = None
         self._watched = select.EPOLLIN
@@ -51,6 +53,12 @@ class News:
     def usage(self, rows: list[tuple[str, int, int, int]]) -> None:
         """(job, epoch, cpu ms, bytes) of those that run."""
         self._messages.append(("usage", "", 0, rows))
+        self._send_by(boot_ms() + BATCH_MS)
+
+    def is_further(self, attempt: Attempt) -> None:
+        """It has told of progress; the newest is sent."""
+        if attempt not in self._further:
+            self._further.append(attempt)
         self._send_by(boot_ms() + BATCH_MS)
 
     def has_written(self, attempt: Attempt, size: int) -> None:
@@ -80,6 +88,9 @@ class News:
                 attempt.output_listed = False
                 self._put_output(attempt)
             self._with_output.clear()
+            if self._further:
+                self._messages += [message for message in map(_progress, self._further) if message is not None]
+                self._further.clear()
             messages, self._messages = self._messages, []
             self.send_at = None
             self._channel.send(messages)
@@ -92,3 +103,9 @@ class News:
         if events != self._watched:
             self._epoll.modify(self._channel.fd, events)
             self._watched = events
+
+
+def _progress(attempt: Attempt) -> tuple[Any, ...] | None:
+    """None for one that has ended meanwhile."""
+    told = None if attempt.progress is None or attempt.state == OVER else attempt.progress.newest
+    return None if told is None else ("progress", attempt.job, attempt.epoch, *told)

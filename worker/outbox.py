@@ -9,6 +9,7 @@ from collections import deque
 from typing import Any, Deque, Dict, List, NamedTuple, Optional, Tuple, Union
 
 from worker.cachenews import CacheTale
+from worker.progresstale import ProgressTale
 from worker.protocol import LogChunk, Report, Result
 from worker.spool import Spool
 
@@ -57,6 +58,7 @@ class Outbox:
         self.under_way: Optional[Report] = None
         self.usage: Optional[Dict[str, Any]] = None  # newest, and not told yet; a newer one takes its place
         self.cache = CacheTale()  # goes with the next report, whenever that is
+        self.progress = ProgressTale(now)
 
     # ------------------------------------------------------------ in
 
@@ -65,6 +67,7 @@ class Outbox:
         self._since = now if self._since is None else self._since
 
     def result(self, result: Result, now: int) -> None:
+        self.progress.forget(result["job"], result["epoch"])
         self._queue.append(result)
         self._results += 1
         self._since = now if self._since is None else self._since
@@ -111,6 +114,9 @@ class Outbox:
         due = self._sent_at + self._heartbeat_ms
         if self._since is not None:
             due = min(due, self._since + (LINGER_MS if held else SHORT_LINGER_MS))
+        progress_at = self.progress.due_at
+        if progress_at is not None:
+            due = min(due, progress_at)
         return due if self._output_at is None else min(due, self._output_at)
 
     def take(self, now: int, running: int, draining: bool, leaving: str = "") -> Report:
@@ -144,6 +150,9 @@ class Outbox:
             report["usage"], self.usage = self.usage, None
         if self.cache.waits:
             report["cache"] = dict(self.cache.take())
+        progress = self.progress.take(now)
+        if progress:
+            report["progress"] = progress
         if leaving and not self._queue:
             report["leaving"] = leaving
         self.under_way = report

@@ -10,9 +10,11 @@ import errno
 import os
 import resource  # os.wait4 loads it otherwise, perhaps when no descriptor is left for that
 import select
+import sys
 
 from worker.attempt import QUEUED
 from worker.news import CHUNK
+from worker.progress import Scanner, TooSlow, may_say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,7 +73,21 @@ class Pipes:
             before = attempt.kept.unsent
             attempt.kept.add(data)
             self._news.has_written(attempt, attempt.kept.unsent - before)
+            if attempt.progress is not None or may_say(data):
+                self._look_for_progress(attempt, data)
         return len(data)
+
+    def _look_for_progress(self, attempt: Attempt, data: bytes) -> None:
+        """Here, because an agent does not see what is beyond the limit of the output."""
+        if attempt.progress is None:
+            attempt.progress = Scanner()
+        try:
+            if attempt.progress.saw(data):
+                self._news.is_further(attempt)
+        except TooSlow:
+            attempt.progress = Scanner()
+            text = "the progress pattern of %s takes too long on its output: it counts no more"
+            print("wm-keeper: " + text % attempt.name, file=sys.stderr, flush=True)
 
     def read_the_rest(self, attempt: Attempt) -> None:
         """What stands in the pipe after the last process ended. Never waits: a descriptor may have been handed to a

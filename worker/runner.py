@@ -68,13 +68,23 @@ class Ended(NamedTuple):
     kept: str = ""  # where its directory was set aside, because something of it is to be kept
 
 
+class Progressed(NamedTuple):
+    """The attempt has said how far it is: the newest."""
+
+    job: str
+    epoch: int
+    done: int
+    whole: Optional[int]  # None: it does not know
+    text: str
+
+
 class Usage(NamedTuple):
     """What the running attempts use: (job, epoch, cpu ms so far, bytes now)."""
 
     jobs: List[Tuple[str, int, int, int]]
 
 
-Event = Union[Started, Output, Ended, Usage]
+Event = Union[Started, Output, Ended, Usage, Progressed]
 
 
 class Asked(NamedTuple):
@@ -141,6 +151,9 @@ class Runner:
             way = ways.told(assignment.get("work"), self._isolation)
             its_files = files.get(key) if files else None
             self._waiting.append((*start_message(assignment, asked), way, self._checkpoint(assignment), its_files))
+            pattern = (assignment.get("work") or {}).get("progress_regex")
+            if pattern:
+                self._waiting.append(("look_for", *key, pattern))
             if asked.misfits:
                 text = "; ".join(map(str, asked.misfits))
                 self._waiting.append(("cancel", *key, Outcome.RETURNED, "does-not-fit", text, 0))
@@ -265,6 +278,8 @@ class Runner:
         name, job, epoch = message[:3]
         if name == "output":
             return Output(job, epoch, message[3], message[4])
+        if name == "progress":
+            return Progressed(job, epoch, *message[3:])
         if name == "usage":
             return Usage(message[3])
         if name == "started":

@@ -26,8 +26,8 @@ from worker.intake import Intake, key_of
 from worker.lease import Lease
 from worker.orders import FAILED, OK, REFUSED, Cancel, EndAll, Exit, Extend, HandBackBy, Key, Order, Recall, Say, Start
 from worker.outbox import Outbox
-from worker.protocol import Assignment, Outcome, Polled, Registered, Report, Reported
-from worker.runner import Ended, Event, Started, Usage
+from worker.protocol import Assignment, Outcome, Phase, Polled, Registered, Report, Reported
+from worker.runner import Ended, Event, Progressed, Started, Usage
 from worker.terms import (
     FAREWELL_MS,
     KILL_GRACE_MS,
@@ -217,6 +217,8 @@ class State:
                 outbox.result(result, now)
                 if self._black_hole is not None:
                     orders += self._suspect(self._black_hole.saw(result, now))
+            elif isinstance(event, Progressed):
+                self.progressed(event.job, event.epoch, Phase.RUNNING, event.done, event.whole, event.text)
             elif isinstance(event, Usage):
                 outbox.usage = self._usage.of_jobs(event.jobs, now)
             elif isinstance(event, Started):
@@ -262,6 +264,11 @@ class State:
     def measured(self, own: Mapping[str, Any]) -> None:
         """What the agent itself uses; it goes with what its jobs use."""
         self._usage.own = dict(own)
+
+    def progressed(self, job: str, epoch: int, phase: str, done: int, whole: Optional[int], text: str) -> None:
+        """How far an attempt that is held here is; the hub hears the newest of each, about once a second."""
+        if (job, epoch) in self.held.started or (job, epoch) in self.held.queued:
+            self.outbox.progress.learn(job, epoch, phase, done, whole, text)
 
     def cached(self, news: Mapping[str, Any]) -> None:
         """A `CacheNews`: what the cache holds now, since the last one; the hub hears it with the next report."""

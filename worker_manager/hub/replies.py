@@ -64,6 +64,7 @@ class Job(TypedDict, total=False):
     max_processes: int
     max_files: int
     cpu_affinity: bool
+    progress_regex: str
     checkpoint: dict[str, Any]
     isolation: str
     image: str
@@ -85,6 +86,7 @@ class Job(TypedDict, total=False):
     cpu_ms: int | None
     max_rss: int | None
     usage: dict[str, Any] | None
+    progress: dict[str, Any] | None
     array: dict[str, int] | None
     unservable: Any
     waits: dict[str, Any] | None

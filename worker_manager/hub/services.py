@@ -18,6 +18,7 @@ from worker_manager.hub.longpoll import Waiters
 from worker_manager.hub.metrics import Metrics
 from worker_manager.hub.outputlimits import OutputLimits
 from worker_manager.hub.overload import Gate
+from worker_manager.hub.progress import Progress
 from worker_manager.hub.pyz import WorkerFiles
 from worker_manager.hub.settings import HubSettings
 from worker_manager.hub.storages.desk import Desk
@@ -48,6 +49,7 @@ class Services:
     authority: bytes | None = None  # the hub's own, PEM
     credentials: Credentials = field(default_factory=Credentials)
     usage: Usage = field(default_factory=Usage)
+    progress: Progress = field(default_factory=Progress)
 
     async def read(self, function: Callable[..., T], *arguments: Any) -> T:
         """Reads of the store block for a moment: not here."""

@@ -4,6 +4,7 @@ A field that is not here is refused, so that a typo does not pass. Amounts are i
 text with a unit is taken too (`"4GiB"`, `"0.5"` CPUs, `"10m"`). Workers' own messages are in `worker/protocol.py`.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, Self
 
@@ -132,6 +133,7 @@ WAYS = {  # parts of a job that not every worker knows → what such a worker sa
     "max_processes": "max-processes",
     "max_files": "max-files",
     "cpu_affinity": "cpu-affinity",
+    "progress_regex": "progress",
 }
 IMAGES = ("docker", "podman", "apptainer")  # ways of isolation that run a job in an image
 Isolation = Literal["process", "sandbox", "docker", "podman", "apptainer"]
@@ -141,6 +143,21 @@ Image = Annotated[
         r"^[A-Za-z0-9/][A-Za-z0-9._/:@+-]{0,499}$",
         "an image is a name such as registry/project/image:tag, or for apptainer a file or docker://…",
     ),
+]
+
+
+def _pattern(text: str) -> str:
+    try:
+        groups = re.compile(text).groups
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"it is no regular expression: {error}") from None
+    if not groups:
+        raise ValueError(r"it needs a group for the percentage, such as (\d+)%, or two: done and whole")
+    return text
+
+
+Pattern = Annotated[
+    str, Field(min_length=1, max_length=200, strict=True), AfterValidator(_encodable), AfterValidator(_pattern)
 ]
 
 
@@ -173,6 +190,7 @@ class JobSpec(Strict):
     max_processes: Annotated[int, Field(ge=1, le=2**22, strict=True)] | None = None
     max_files: Annotated[int, Field(ge=16, le=2**20, strict=True)] | None = None
     cpu_affinity: Annotated[bool, Field(strict=True)] = False
+    progress_regex: Pattern | None = None
     checkpoint: Checkpoint | None = None
     isolation: Isolation = "process"
     image: Image | None = None

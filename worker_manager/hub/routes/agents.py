@@ -139,6 +139,9 @@ async def report(call: WorkerCall) -> Response:
     reported = await call.hub.write(future)
     if "usage" in body:
         call.hub.usage.learn(worker, body["usage"], call.hub.clock.now_ms())
+    if "progress" in body:
+        call.hub.progress.learn(worker, body["progress"], call.hub.clock.now_ms())
+    call.hub.progress.forget(worker, results)
     return reply(reported)
 
 

@@ -98,16 +98,17 @@ async def list_jobs(call: Call[JobsQuery, None]) -> Response:
         cursor=query.cursor,
     )
     jobs, following = await call.hub.read(call.hub.store.list_jobs, wanted)
-    return reply({"jobs": [with_usage(call, job) for job in jobs], "next": following})
+    return reply({"jobs": [as_it_is_now(call, job) for job in jobs], "next": following})
 
 
 async def get_job(call: Call[NoQuery, None]) -> Response:
-    return reply(with_usage(call, await visible_job(call)))
+    return reply(as_it_is_now(call, await visible_job(call)))
 
 
-def with_usage(call: Call[Any, Any], job: dict[str, Any]) -> dict[str, Any]:
-    """What it uses now, if it runs and its worker told."""
-    return {**job, "usage": call.hub.usage.of_job(job, call.hub.clock.now_ms())}
+def as_it_is_now(call: Call[Any, Any], job: dict[str, Any]) -> dict[str, Any]:
+    """With what it uses and how far it is, if a worker has it and told."""
+    hub = call.hub
+    return {**job, "usage": hub.usage.of_job(job, hub.clock.now_ms()), "progress": hub.progress.of_job(job)}
 
 
 async def visible_job(call: Call[Any, Any]) -> dict[str, Any]:
