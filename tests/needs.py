@@ -71,6 +71,31 @@ def _strace() -> tuple[str, str]:
     return program, ""
 
 
+def network_namespaces() -> None:
+    """Able to make them, to join them by cables, and to drop what goes one way."""
+    for program, package in (("ip", "iproute2"), ("iptables", "iptables")):
+        if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin") is None:
+            missing(f"{program}: apt-get install {package}")
+    if _no_namespaces():
+        missing(_no_namespaces())
+
+
+@cache
+def _no_namespaces() -> str:
+    name = f"wm-probe-{os.getpid()}"
+    try:
+        for words in (
+            ["ip", "netns", "add", name],
+            ["ip", "netns", "exec", name, "iptables", "-A", "INPUT", "-j", "DROP"],
+        ):
+            probe = subprocess.run(words, capture_output=True, text=True)
+            if probe.returncode != 0:
+                return f"the right to make network namespaces ({probe.stderr.strip()})"
+    finally:
+        subprocess.run(["ip", "netns", "del", name], capture_output=True)
+    return ""
+
+
 @contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
     """A file system of its own, so small that it can be filled."""

@@ -21,6 +21,8 @@ NEEDED = {
     "bwrap": ("bubblewrap", "jobs in a sandbox"),
     "podman": ("podman", "jobs in containers"),
     "catatonit": ("catatonit", "jobs in containers of podman"),
+    "ip": ("iproute2", "workers that are cut off"),
+    "iptables": ("iptables", "workers that are cut off in one direction"),
     "strace": ("strace", "crash points and failing system calls"),
 }
 
