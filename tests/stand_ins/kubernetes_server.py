@@ -127,5 +127,6 @@ def _port() -> int:
     """A free one below those which the system gives to connections: nobody takes it before the server has it."""
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", random.randrange(10000, lowest))) as one:
-            return int(one.getsockname()[1])
+        port = random.randrange(10000, lowest)  # noqa: S311
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
