@@ -5,9 +5,23 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from worker_manager.hub.inventory import Inventory
+
 WAITS_EVERY_S = 5.0
 SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+TO_HOLDERS = "to_holders"
+CACHE = {  # what workers count of their caches, as it is shown here
+    "hits": ("wm_hub_cache_hits", "Inputs that a cache had"),
+    "hit_bytes": ("wm_hub_cache_saved_bytes", "Bytes that needed not be fetched"),
+    "misses": ("wm_hub_cache_misses", "Inputs that were fetched"),
+    "built_bytes": ("wm_hub_cache_fetched_bytes", "Bytes that were fetched"),
+    "evicted": ("wm_hub_cache_evicted", "Entries that made room for others"),
+    "evicted_bytes": ("wm_hub_cache_evicted_bytes", "Bytes of those"),
+    "broken": ("wm_hub_cache_broken", "Entries that were not what they should be, and were fetched anew"),
+    TO_HOLDERS: ("wm_hub_jobs_to_holders", "Jobs that went before others to a worker that holds their inputs"),
+}
 
 
 class Metrics:
@@ -40,6 +54,10 @@ class Metrics:
         self._commit_seconds = Histogram(
             "wm_hub_commit_seconds", "How long a commit took", buckets=SECONDS, registry=self.registry
         )
+        self._cache = {name: Counter(*words, registry=self.registry) for name, words in CACHE.items()}
+        self._cache_shown = dict.fromkeys(CACHE, 0)
+        self.cache_entries = Gauge("wm_hub_cache_entries", "Entries that caches hold", registry=self.registry)
+        self.cache_bytes = Gauge("wm_hub_cache_bytes", "Bytes that caches hold", registry=self.registry)
         self._waits_due = 0.0
         self._by_route: dict[tuple[str, int], Any] = {}
 
@@ -85,6 +103,16 @@ class Metrics:
         gauge.clear()
         for state, count in counts.items():
             gauge.labels(state).set(count)
+
+    def show_cache(self, inventory: Inventory, to_holders: int) -> None:
+        """`to_holders`: jobs that went first to a worker for what it holds."""
+        for name, count in {**inventory.totals(), TO_HOLDERS: to_holders}.items():
+            if name in self._cache:
+                self._cache[name].inc(max(0, count - self._cache_shown[name]))
+                self._cache_shown[name] = max(count, self._cache_shown[name])
+        entries, size = inventory.held()
+        self.cache_entries.set(entries)
+        self.cache_bytes.set(size)
 
     def text(self) -> bytes:
         return generate_latest(self.registry)
