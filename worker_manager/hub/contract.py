@@ -102,6 +102,25 @@ class NewJob:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptFile:
+    """One file of which an attempt has told that it was kept."""
+
+    path: str
+    size: int
+    sha256: str
+    at: str  # blob:SHA256, or the object's URI
+
+
+@dataclass(frozen=True, slots=True)
+class HeldAttempt:
+    """What a worker has at the moment: whose it is and how it is to be run."""
+
+    job: str
+    owner: str
+    work: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class LogPiece:
     """Where bytes of an attempt's output lie. The bytes are in the segment file before the piece is reported."""
 
@@ -308,6 +327,16 @@ class HubStore(Protocol):
         """Read. Those that anybody owns."""
         ...
 
+    def list_files(self, job: str, attempt: int | None = None, limit: int = 100, cursor: str | None = None) -> Wire:
+        """{job, attempt, count, size, files, next}: what it has kept. `attempt` None: the newest that ended."""
+        ...
+
+    def kept_file(self, job: str, attempt: int | None, path: str) -> KeptFile | None: ...
+
+    def files_taken(self, owner: str, job: str, path: str) -> list[KeptFile]:
+        """What another job of this owner takes from it: a file (its path is then empty), or all below a folder."""
+        ...
+
     # ------------------------------------------------------------ workers' own calls
 
     def register(self, message: RegisterMessage, token_sha256: str) -> "Future[Registered]":
@@ -325,6 +354,10 @@ class HubStore(Protocol):
 
     def admit_worker(self, worker: str, credential_sha256: str) -> None:
         """Read. Raises Unauthorized or Gone when this is not the credential of a worker that is here."""
+
+    def held_attempt(self, worker: str, credential_sha256: str, session: int, job: str, epoch: int) -> HeldAttempt:
+        """Read. Raises Unauthorized, Gone or Conflict: that attempt is not this worker's now."""
+        ...
 
     def poll(self, worker: str, credential_sha256: str, session: int, ack: int, waits: bool = False) -> Polled:
         """Read. Answers at once; there is news when `seq > ack`, else wait for `worker_topic` and ask again.

@@ -14,6 +14,7 @@ from worker_manager.hub.contract import LogPiece, Settings
 from worker_manager.hub.match import Limits, Serves
 from worker_manager.hub.refusals import Conflict, Gone, Invalid, Unauthorized
 from worker_manager.hub.states import OUTCOME_EVENTS, JobEvent, WorkerEvent, worker_step
+from worker_manager.hub.store import kept
 from worker_manager.hub.store.filling import fill
 from worker_manager.hub.store.fleet import (
     NAMES,
@@ -304,6 +305,8 @@ def _take_results(moves: Moves, worker: Worker, active: Active, results: Sequenc
         del active[(row.id, row.idx)]
         if event is not JobEvent.RETURN:
             worker.runs += 1
+            if result.get("files"):
+                kept.keep(moves, row, result["files"])
     return stale
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, delete, func, select, update
 from worker.protocol import JobState, WorkerState
 from worker_manager.hub.contract import Purged, Swept
 from worker_manager.hub.states import WorkerEvent
-from worker_manager.hub.store import blobs
+from worker_manager.hub.store import blobs, kept
 from worker_manager.hub.store.agents import bury_worker, revive
 from worker_manager.hub.store.fleet import active_jobs, load, load_of, save, settle, tell
 from worker_manager.hub.store.grouping import forget_old_groups
@@ -182,6 +182,7 @@ def _tasks_left(moves: Moves, number: int) -> bool:
 def _forget_attempts(moves: Moves, number: int, tasks: list[int]) -> None:
     moves.connection.execute(delete(attempts).where(attempts.c.id == number, attempts.c.idx.in_(tasks)))
     blobs.release(moves.connection, moves.batch.now, number, tasks)
+    kept.forget(moves.connection, number, tasks)
     mine = (log_chunks.c.id == number, log_chunks.c.idx.in_(tasks))
     counts = moves.connection.execute(
         select(log_chunks.c.segment, func.count()).where(*mine).group_by(log_chunks.c.segment)

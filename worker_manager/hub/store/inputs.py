@@ -6,6 +6,8 @@ from typing import Any, NoReturn
 from worker_manager.hub.contract import NewJob
 from worker_manager.hub.files.names import Source, read_source
 from worker_manager.hub.refusals import Invalid
+from worker_manager.hub.store import blobs
+from worker_manager.hub.store.moves import Moves
 from worker_manager.hub.store.tables import WHOLE
 from worker_manager.hub.store.values import job_id, parse_job_id
 
@@ -32,6 +34,19 @@ def check_jobs_of_inputs(owner: str, new: Sequence[NewJob], first: int, known: K
 
 def _refuse(where: str, source: Source, what: str) -> NoReturn:
     raise Invalid(f"{where}: job:{source.where}/…: {what}", errors=[(where, what)])
+
+
+def refer_blobs(moves: Moves, owner: str, new: Sequence[NewJob], first: int) -> None:
+    """Blobs that new jobs take are kept for them. Raises Invalid for one that this owner has not sent."""
+    for i, job in enumerate(new):
+        inputs = job.work.get("inputs", ())
+        found = {each["source"][5:]: n for n, each in enumerate(inputs) if each["source"].startswith("blob:")}
+        if not found:
+            continue
+        for digest in blobs.refer(moves.connection, owner, first + i, WHOLE, found.keys()):
+            where = f"jobs[{i}].inputs[{found[digest]}].source"
+            what = f"the hub has no blob:{digest} of yours: send it first (PATCH /v1/blobs/{digest}, or submit --input)"
+            raise Invalid(f"{where}: {what}", errors=[(where, what)])
 
 
 def with_numbers(work: Mapping[str, Any], first: int) -> Mapping[str, Any]:

@@ -7,9 +7,10 @@ from typing import Any, cast
 from sqlalchemy import Connection, bindparam, func, select, text
 
 from worker.protocol import Assignment, JobState, Polled, WorkerState
-from worker_manager.hub.contract import JobFilter, LogPiece, LogView, Wire
+from worker_manager.hub.contract import HeldAttempt, JobFilter, LogPiece, LogView, Wire
 from worker_manager.hub.refusals import Invalid, NotFound
 from worker_manager.hub.states import array_state
+from worker_manager.hub.store import kept
 from worker_manager.hub.store.agents import admit_call
 from worker_manager.hub.store.arrays import STATES, counts_of
 from worker_manager.hub.store.tables import (
@@ -86,6 +87,8 @@ def get_job(connection: Connection, job: str, verdicts: Verdicts) -> Wire:
     if wire["state"] in (JobState.QUEUED, JobState.BLOCKED):
         wire["why"] = verdicts.of_group(row.group_key)
     wire["attempts"] = _attempts(connection, row)
+    if "outputs" in wire:
+        wire["files"] = kept.totals(connection, row.id, row.idx, row.epoch)
     return wire
 
 
@@ -298,6 +301,17 @@ _NOTICES = (
 def admit_worker(connection: Connection, worker: str, credential: str) -> None:
     row = connection.execute(_POLLED, {"worker": worker}).first()
     admit_call(worker, row.state if row else None, row.credential if row else "", credential, 0, 0)
+
+
+def held_attempt(
+    connection: Connection, worker: str, credential: str, session: int, job: str, epoch: int
+) -> HeldAttempt:
+    row = connection.execute(_POLLED, {"worker": worker}).first()
+    if row is None:
+        admit_call(worker, None, "", credential, 0, session)
+    else:
+        admit_call(worker, row.state, row.credential, credential, row.session, session)
+    return kept.held(connection, worker, job, epoch)
 
 
 def poll(connection: Connection, worker: str, credential: str, session: int, ack: int) -> Polled:

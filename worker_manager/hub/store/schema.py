@@ -13,7 +13,8 @@ from worker_manager.hub.store.engine import translated
 from worker_manager.hub.store.meta import FIRST
 from worker_manager.hub.store.tables import meta, metadata
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")  # oldest first; a file each in `migrations/versions`
+# Oldest first; a file each in `migrations/versions`.
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
 HEAD = REVISIONS[-1]
 MIGRATIONS = Path(__file__).parent / "migrations"
 

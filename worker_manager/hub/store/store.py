@@ -25,7 +25,9 @@ from worker_manager.hub.contract import (
     Access,
     Claim,
     CordonOrder,
+    HeldAttempt,
     JobFilter,
+    KeptFile,
     Listener,
     LogPiece,
     LogView,
@@ -44,6 +46,7 @@ from worker_manager.hub.store import (
     blobs,
     chores,
     identities,
+    kept,
     launching,
     operating,
     reading,
@@ -310,6 +313,15 @@ class Store:
     def known_blobs(self, digests: Sequence[str]) -> set[str]:
         return self._read(lambda c: blobs.known(c, digests))
 
+    def list_files(self, job: str, attempt: int | None = None, limit: int = 100, cursor: str | None = None) -> Wire:
+        return self._read(lambda c: kept.list_files(c, job, attempt, limit, cursor))
+
+    def kept_file(self, job: str, attempt: int | None, path: str) -> KeptFile | None:
+        return self._read(lambda c: kept.one_file(c, job, attempt, path))
+
+    def files_taken(self, owner: str, job: str, path: str) -> list[KeptFile]:
+        return self._read(lambda c: kept.taken_from(c, owner, job, path))
+
     # ------------------------------------------------------------ workers' own calls
 
     def register(self, message: Register, token_sha256: str) -> "Future[Registered]":
@@ -323,6 +335,9 @@ class Store:
 
     def admit_worker(self, worker: str, credential_sha256: str) -> None:
         self._read(lambda c: reading.admit_worker(c, worker, credential_sha256))
+
+    def held_attempt(self, worker: str, credential_sha256: str, session: int, job: str, epoch: int) -> HeldAttempt:
+        return self._read(lambda c: reading.held_attempt(c, worker, credential_sha256, session, job, epoch))
 
     def poll(self, worker: str, credential_sha256: str, session: int, ack: int, waits: bool = False) -> Polled:
         polled = self._read(lambda c: reading.poll(c, worker, credential_sha256, session, ack))

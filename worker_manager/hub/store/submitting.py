@@ -11,7 +11,7 @@ from worker_manager.hub.contract import Dependency, NewJob, Wire
 from worker_manager.hub.refusals import Forbidden, IdempotencyMismatch, Invalid, NotFound, Refusal
 from worker_manager.hub.runtimes import program_of
 from worker_manager.hub.store.fleet import load, notify, save
-from worker_manager.hub.store.inputs import Known, check_jobs_of_inputs, with_numbers
+from worker_manager.hub.store.inputs import Known, check_jobs_of_inputs, refer_blobs, with_numbers
 from worker_manager.hub.store.meta import take_numbers
 from worker_manager.hub.store.moves import COLUMNS, ONE, JobRow, Moves
 from worker_manager.hub.store.tables import (
@@ -49,6 +49,7 @@ def submit(moves: Moves, owner: str, new: Sequence[NewJob], key: str | None, req
     moves.connection.execute(insert(jobs), rows)
     _open_arrays(moves, new, first, blockers)
     _watch(moves, blockers.watched)
+    refer_blobs(moves, owner, new, first)
     if blockers.rows:
         moves.connection.execute(insert(dependencies), blockers.rows)
     for number, text in blockers.refused.items():

@@ -353,6 +353,20 @@ blob_refs = Table(  # which job needs which blob, as an input of the whole job o
     sqlite_with_rowid=False,
 )
 
+job_files = Table(  # what an attempt has kept, sorted by path and numbered so
+    "job_files",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("idx", Integer, primary_key=True, autoincrement=False),
+    Column("epoch", Integer, primary_key=True, autoincrement=False),
+    Column("n", Integer, primary_key=True, autoincrement=False),
+    Column("path", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("at", Text, nullable=False),  # blob:SHA256, or the object's URI
+    sqlite_with_rowid=False,
+)
+
 IN_QUEUE_SQL = text("jobs.place = 1")
 ON_WORKER_SQL = text("jobs.place = 2")
 QUEUED_SQL = text("groups.queued > 0")
