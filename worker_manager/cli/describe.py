@@ -9,7 +9,7 @@ from urllib.parse import quote
 import click
 
 from worker_manager.cli.ids import kind_and_name
-from worker_manager.cli.kinds import decision_why, job_state, platform_says, pool_why, sentence, why
+from worker_manager.cli.kinds import decision_why, how_far, job_state, platform_says, pool_why, sentence, why
 from worker_manager.cli.lazy import OurCommand, with_connection
 from worker_manager.cli.output import (
     Column,
@@ -29,6 +29,7 @@ from worker_manager.cli.world import Invocation, takes_invocation
 _PATHS = {"job": "/v1/jobs/{}", "worker": "/v1/workers/{}", "pool": "/v1/pools/{}/explain"}
 _SECRET = re.compile(r"token|passw|secret|credential|key$", re.IGNORECASE)
 _LIMITS = (("max_processes", "processes"), ("max_files", "open files"))
+BAR = 20
 _FORM = click.Choice(["text", "json", "yaml"])
 
 
@@ -77,6 +78,7 @@ def _job(inv: Invocation, job: Mapping[str, Any]) -> None:
             ("CPU", duration(job.get("cpu_ms"))),
             ("Peak memory", size(job.get("max_rss"))),
             ("Uses now", uses(job.get("usage"))),
+            ("Progress", _progress(job.get("progress"), now)),
         ]
     )
     _array(job.get("array"))
@@ -114,6 +116,15 @@ def _checkpoint(told: Mapping[str, Any]) -> str:
 def _isolation(job: Mapping[str, Any]) -> str:
     words = [job["isolation"], job.get("image"), None if job.get("network", True) else "no network"]
     return ", ".join(word for word in words if word)
+
+
+def _progress(progress: Any, now: int) -> str:
+    if not isinstance(progress, Mapping):
+        return ""
+    percent = progress.get("percent")
+    full = 0 if percent is None else percent * BAR // 100
+    bar = "" if percent is None else f"[{'#' * full}{'-' * (BAR - full)}] "
+    return f"{bar}{how_far(progress)} ({ago(progress.get('at_ms') or now, now)})"
 
 
 def _array(array: Any) -> None:

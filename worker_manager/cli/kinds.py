@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from worker.protocol import format_bytes, format_cpus
+from worker.protocol import Phase, format_bytes, format_cpus
 from worker_manager.cli.output import NOTHING, Column, Kind, Row, age, ago, duration, moment, resources, text, uses
 
 LONG_AGO_MS = 10**12  # what is more is an instant, what is less a length of time
@@ -27,6 +27,7 @@ def jobs(now_ms: int) -> Kind:
             Column("TRY", text("attempt"), wide=True),
             Column("EXIT", text("exit_code"), wide=True),
             Column("USES", used, wide=True),
+            Column("PROGRESS", lambda job: how_far(job.get("progress")), wide=True),
             Column("COMMAND", lambda job: shlex.join(job.get("command") or ())[:60], wide=True),
             Column("WHY", why),
         ),
@@ -94,11 +95,16 @@ def events(_: int) -> Kind:
 
 
 def job_state(job: Row) -> str:
-    """An array says how far it is; a job that nothing can serve says so."""
+    """An array says how far it is, and so does a job whose worker told."""
     array = job.get("array")
     if isinstance(array, Mapping) and array.get("count"):
         done = sum(array.get(state) or 0 for state in ("succeeded", "failed", "cancelled"))
         return f"{job.get('state')} {done}/{array['count']}"
+    progress = job.get("progress")
+    if isinstance(progress, Mapping) and (
+        progress.get("phase") != Phase.RUNNING or progress.get("percent") is not None
+    ):
+        return " ".join([str(job.get("state", NOTHING)), *_phase(progress), *_percent(progress)])
     return str(job.get("state", NOTHING))
 
 
@@ -124,6 +130,28 @@ def used(job: Row) -> str:
         return uses(job.get("usage"))
     peak = "" if job.get("max_rss") is None else f", {format_bytes(job['max_rss'])}"
     return duration(job["cpu_ms"]) + peak
+
+
+def how_far(progress: Any) -> str:
+    """`40%, epoch 3`; `staging 12%, 1.2 GiB of 10 GiB`; `17, files` where nobody knows how many there are."""
+    if not isinstance(progress, Mapping):
+        return NOTHING
+    done, whole = progress.get("done"), progress.get("whole")
+    moves = progress.get("phase") != Phase.RUNNING
+    amount = format_bytes if moves else str
+    words = _percent(progress) or ([] if moves else [str(done)])
+    words = [" ".join([*_phase(progress), *words])] if words or moves else []
+    if moves:
+        words.append(amount(done or 0) + (f" of {amount(whole)}" if whole else ""))
+    return ", ".join([*words, *([str(progress["text"])] if progress.get("text") else [])])
+
+
+def _phase(progress: Row) -> list[str]:
+    return [] if progress.get("phase") == Phase.RUNNING else [str(progress.get("phase"))]
+
+
+def _percent(progress: Row) -> list[str]:
+    return [] if progress.get("percent") is None else [f"{progress['percent']}%"]
 
 
 def free(worker: Row) -> str:

@@ -72,6 +72,11 @@ class _Submit(OurCommand):
     help="It saves what it has done when it hears this, such as USR1, and goes on in its next attempt.",
 )
 @click.option("--checkpoint-grace", metavar="DURATION", help="How long it may take for that. [default: 30s]")
+@click.option(
+    "--progress-regex",
+    metavar="PATTERN",
+    help="Finds its progress in its output: its group is percent, or two are done and whole: 'step (\\d+)/(\\d+)'.",
+)
 @click.option("--cpu-affinity", is_flag=True, default=None, help="Bind it to cores that no other such job has.")
 @click.option("--tag", "tags", multiple=True, help="Run only on workers that offer it (repeatable).")
 @click.option("--queue", help="[default: default]")

@@ -8,7 +8,7 @@ import yaml
 from click.testing import CliRunner
 
 from tests.unit.cli.house import NOW, FakeHub, House, lines
-from worker_manager.cli.kinds import details
+from worker_manager.cli.kinds import details, how_far, job_state
 from worker_manager.cli.output import Column, show_table
 from worker_manager.errors import HubError
 
@@ -55,6 +55,37 @@ def test_a_table_has_a_line_for_each_job() -> None:
         "j2  -      queued   0.5 cpu       -            -     1m30s  no pool can serve it: memory: job asks 96 GiB, "
         "worker has 64 GiB",
     ]
+
+
+PROGRESS = {"phase": "running", "done": 40, "whole": 100, "percent": 40, "text": "epoch 3", "at_ms": NOW - 2000}
+STAGING = {"phase": "staging", "done": 2**30, "whole": 10 * 2**30, "percent": 10, "text": "", "at_ms": NOW}
+
+
+def test_how_far_a_job_is() -> None:
+    jobs = page({**JOB, "progress": PROGRESS}, {**JOB, "id": "j2", "state": "assigned", "progress": STAGING})
+    table = house(jobs).ok("get", "jobs")
+    assert "running 40% " in table
+    assert "assigned staging 10% " in table
+    wide = house(jobs).ok("get", "jobs", "-o", "wide")
+    assert "PROGRESS" in wide
+    assert "40%, epoch 3" in wide
+    assert "staging 10%, 1 GiB of 10 GiB" in wide
+
+
+def test_how_far_a_job_is_that_does_not_know_its_end() -> None:
+    counted = {**PROGRESS, "done": 17, "whole": None, "percent": None}
+    moving = {**STAGING, "whole": None, "percent": None}
+    assert how_far(counted) == "17, epoch 3"
+    assert how_far(moving) == "staging, 1 GiB"
+    assert job_state({**JOB, "progress": counted}) == "running"
+    assert how_far(None) == "-"
+
+
+def test_describe_draws_how_far_a_job_is() -> None:
+    described = House(FakeHub({("GET", "/v1/jobs/j1"): {**JOB, "progress": PROGRESS}})).ok("describe", "job", "j1")
+    assert "[########------------] 40%, epoch 3 (2s ago)" in described
+    described = House(FakeHub({("GET", "/v1/jobs/j1"): JOB})).ok("describe", "job", "j1")
+    assert "Progress" not in described
 
 
 def test_an_array_says_how_far_it_is() -> None:
