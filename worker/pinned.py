@@ -21,6 +21,10 @@ CA_PATH = "/v1/ca.pem"
 _contexts: Dict[Endpoint, ssl.SSLContext] = {}  # of the CAs that were held against their fingerprint
 
 
+class NotPinned(OSError):
+    """Whoever answers there is not who was meant."""
+
+
 def connect(to: Endpoint, timeout_s: float) -> socket.socket:
     """A connection whose other end is proved. Raises OSError (ssl.SSLError is one)."""
     if not to.fingerprint:
@@ -56,7 +60,7 @@ def _vouched_by(ca: bytes, to: Endpoint) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks certificate and host name
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if not _is(ca, to.fingerprint):
-        raise OSError("its certificate is not the one that was pinned")
+        raise NotPinned("its certificate is not the one that was pinned")
     context.load_verify_locations(cadata=ca)
     return context
 
@@ -70,11 +74,11 @@ def _fetch_ca(connection: ssl.SSLSocket, to: Endpoint, timeout_s: float) -> byte
     except Unreachable as error:
         raise OSError(str(error)) from None
     if response.status != 200 or len(response.body) > http1.MAX_HEAD:
-        raise OSError("its certificate is not the one that was pinned, and it shows no CA of its own")
+        raise NotPinned("its certificate is not the one that was pinned, and it shows no CA of its own")
     try:
         return ssl.PEM_cert_to_DER_cert(response.body.decode("ascii"))
     except ValueError:
-        raise OSError("what it shows as its CA is no certificate") from None
+        raise NotPinned("what it shows as its CA is no certificate") from None
 
 
 def _is(certificate: bytes, fingerprint: str) -> bool:

@@ -9,19 +9,19 @@ import hashlib
 import http.client
 import os
 import random
-import socket
-import ssl
 import time
 from typing import Callable, Dict, Mapping, NamedTuple, Optional
 from urllib.parse import urljoin, urlsplit
 
 from worker.cache.digests import Content
-from worker.staging.errors import BrokeOff, Refused
+from worker.staging.errors import BrokeOff, Corrupt, Forbidden, Moved, Refused
+from worker.staging.lines import Line, Lines, said
+from worker.staging.stops import Stop
 
 PIECE = 2**20
-TIMEOUT_S = 60.0
 REDIRECTS = 5
-OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
+RENEWALS = 3  # in a row without a byte of progress
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG, errno.ESTALE)
 PASSING = (408, 425, 429, 500, 502, 503, 504)
 Progress = Callable[[int, Optional[int]], None]  # bytes there, bytes in all where that is known
 
@@ -31,11 +31,17 @@ class Patience(NamedTuple):
     first_s: float = 0.5
     longest_s: float = 30.0
 
+    def pause(self, failures: int, after_s: float = 0.0) -> float:
+        """Before the next try, when so many in a row have failed."""
+        pause = min(self.longest_s, self.first_s * 2.0 ** min(failures - 1, 30))
+        return max(pause * (0.5 + random.random()), after_s)  # noqa: S311 (no secret depends on it)
+
 
 class Source(NamedTuple):
     url: str
     headers: Mapping[str, str] = {}  # go to that host only, never along a redirect
     size: Optional[int] = None
+    tag: str = ""  # of the version that is meant
 
 
 def nobody_looks(_there: int, _whole: Optional[int]) -> None:
@@ -47,87 +53,95 @@ def fetch(
     path: str,
     *,
     progress: Progress = nobody_looks,
-    go_on: Callable[[], bool] = lambda: True,
     patience: Patience = Patience(),  # noqa: B008
     wait: Callable[[float], None] = time.sleep,
-    context: Optional[ssl.SSLContext] = None,
+    lines: Optional[Lines] = None,
+    stop: Optional[Stop] = None,
+    renewed: Optional[Callable[[bool], Source]] = None,
 ) -> Content:
-    """Into a new file. Raises Refused, BrokeOff when patience is at its end, and OSError of the disk."""
+    """Into a new file. `renewed` has the source's newest address, asked for before each connection; True: the one
+    before was refused. Raises Refused, BrokeOff when patience is at its end, Moved, Stopped, and OSError of the
+    disk."""
     with open(path, "xb", buffering=0) as file:
-        download = _Download(source, file.fileno(), progress, go_on, context)
-        failures = 0
+        download = _Download(source, file.fileno(), progress, lines or Lines(), stop or Stop())
+        failures = renewals = 0
         while True:
             before = download.there
             try:
-                if download.go():
-                    return Content(download.digest.hexdigest(), download.there)
+                if renewed is not None:
+                    download.source = renewed(False)
+                return download.go()
+            except Forbidden:
+                renewals = 1 if download.there > before else renewals + 1
+                if renewed is None or renewals > RENEWALS:
+                    raise
+                download.source = renewed(True)
             except BrokeOff as error:
                 failures = 1 if download.there > before else failures + 1
-                if failures >= patience.tries or not go_on():
+                if failures >= patience.tries or isinstance(error, Moved):
                     raise
-                pause = min(patience.longest_s, patience.first_s * 2 ** (failures - 1))
-                wait(max(pause * (0.5 + random.random()), error.after_s))  # noqa: S311 (no secret depends on it)
+                wait(patience.pause(failures, error.after_s))
 
 
 class _Download:
-    def __init__(
-        self,
-        source: Source,
-        file: int,
-        progress: Progress,
-        go_on: Callable[[], bool],
-        context: Optional[ssl.SSLContext],
-    ) -> None:
-        self._source = source
+    def __init__(self, source: Source, file: int, progress: Progress, lines: Lines, stop: Stop) -> None:
+        self.source = source
         self._file = file
         self._progress = progress
-        self._go_on = go_on
-        self._context = context
+        self._lines = lines
+        self._stop = stop
         self._tag = ""  # of what the bytes that are there belong to
         self.there = 0
         self.digest = hashlib.sha256()
 
-    def go(self) -> bool:
-        """One connection. True when everything is there."""
-        url, headers = self._source.url, dict(self._source.headers)
+    def go(self) -> Content:
+        """All that is missing. Each redirect is a line of its own."""
+        url, headers = self._lines.absolute(self.source.url), dict(self.source.headers)
         for _ in range(REDIRECTS + 1):
-            connection = _connect(url, self._context)
-            try:
-                reply = self._ask(connection, url, headers)
-                where = reply.getheader("Location") if reply.status in (301, 302, 303, 307, 308) else None
-                if where is None:
-                    return self._take(reply, url)
-                elsewhere = urljoin(url, where)
-                if urlsplit(elsewhere)[:2] != urlsplit(url)[:2]:
-                    headers = {}
-                if urlsplit(url).scheme == "https" and urlsplit(elsewhere).scheme != "https":
-                    raise Refused("%s leads from https to something else" % shown(url))
-                url = elsewhere
-            except ssl.SSLCertVerificationError as error:
-                raise Refused("%s: %s" % (shown(url), error.verify_message)) from None
-            except (OSError, http.client.HTTPException) as error:
-                if getattr(error, "errno", None) in OF_THE_DISK:
-                    raise
-                raise BrokeOff("%s: %s" % (shown(url), _plain(error))) from None
-            finally:
-                connection.close()
-        raise Refused("%s leads on and on" % shown(self._source.url))
+            where = self._over_a_line(url, headers)
+            if where is None:
+                return Content(self.digest.hexdigest(), self.there)
+            elsewhere = urljoin(url, where)
+            if urlsplit(elsewhere)[:2] != urlsplit(url)[:2]:
+                headers = {}
+            if urlsplit(url).scheme == "https" and urlsplit(elsewhere).scheme != "https":
+                raise Refused("%s leads from https to something else" % shown(url))
+            url = elsewhere
+        raise Refused("%s leads on and on" % shown(self.source.url))
 
-    def _ask(
-        self, connection: http.client.HTTPConnection, url: str, headers: Mapping[str, str]
-    ) -> http.client.HTTPResponse:
-        parts = urlsplit(url)
-        asked: Dict[str, str] = {"Accept-Encoding": "identity", "User-Agent": "wm-worker", **headers}
+    def _over_a_line(self, url: str, headers: Mapping[str, str]) -> Optional[str]:
+        """None when everything is there, else where it is instead. A line that was kept may have died unseen."""
+        while True:
+            with self._lines.to(url, self._stop) as line:
+                try:
+                    reply = self._ask(line, url, headers)
+                    if reply.status in (301, 302, 303, 307, 308) and reply.getheader("Location"):
+                        reply.read(PIECE)
+                        self._lines.done_with(line, reply)
+                        return reply.getheader("Location")
+                    self._take(reply, url)
+                    self._lines.done_with(line, reply)
+                    return None
+                except _NoAnswer:
+                    continue
+                except http.client.InvalidURL:
+                    raise Refused("%s is no address of a file" % shown(url)) from None
+                except (OSError, ValueError, http.client.HTTPException) as error:
+                    if getattr(error, "errno", None) in OF_THE_DISK:
+                        raise
+                    self._stop.check()
+                    raise BrokeOff("%s: %s" % (shown(url), said(error))) from None
+
+    def _ask(self, line: Line, url: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
+        asked: Dict[str, str] = {"Accept-Encoding": "identity", "User-Agent": "wm-worker", **line.headers(), **headers}
         if self.there and self._tag:
             asked["Range"] = "bytes=%d-" % self.there
             asked["If-Range"] = self._tag
         elif self.there:
             self._start_again()
-        target = (parts.path or "/") + ("?" + parts.query if parts.query else "")
-        connection.request("GET", target, headers=asked)
-        return connection.getresponse()
+        return ask(line, "GET", url, asked)
 
-    def _take(self, reply: http.client.HTTPResponse, url: str) -> bool:
+    def _take(self, reply: http.client.HTTPResponse, url: str) -> None:
         if reply.status == 206:
             self._must_continue(reply, url)
         elif reply.status == 200:
@@ -135,19 +149,21 @@ class _Download:
         elif reply.status == 416 and self.there:
             self._start_again()
             raise BrokeOff("%s: what was there has changed" % shown(url))
-        elif reply.status in PASSING:
-            raise BrokeOff("%s: HTTP %d" % (shown(url), reply.status), _retry_after(reply.getheader("Retry-After")))
         else:
-            raise Refused("%s: HTTP %d %s" % (shown(url), reply.status, reply.reason))
+            must_be_good(reply, url)
+            raise Refused("%s: HTTP %d" % (shown(url), reply.status))
         if (reply.getheader("Content-Encoding") or "identity") != "identity":
             raise Refused("%s: it comes packed, which was not asked for" % shown(url))
-        tag = reply.getheader("ETag") or ""
-        self._tag = tag if tag and not tag.startswith("W/") else reply.getheader("Last-Modified") or ""
+        found = tag_of(reply)
+        if self.source.tag and found and plain_tag(found) != plain_tag(self.source.tag):
+            raise Moved("%s: it has changed since it was looked at" % shown(url))
+        self._tag = "" if found.startswith("W/") else found
         length = reply.getheader("Content-Length")
-        whole = self.there + int(length) if length and length.isdigit() else self._source.size
-        return self._read(reply, url, whole)
+        whole = self.there + int(length) if length and length.isdigit() else self.source.size
+        self._read(reply, url, whole)
 
-    def _read(self, reply: http.client.HTTPResponse, url: str, whole: Optional[int]) -> bool:
+    def _read(self, reply: http.client.HTTPResponse, url: str, whole: Optional[int]) -> None:
+        wanted = self.source.size
         buffer = memoryview(bytearray(PIECE))
         while True:
             count = reply.readinto(buffer)
@@ -158,17 +174,17 @@ class _Download:
             _write(self._file, piece)
             self.there += count
             self._progress(self.there, whole)
-            if not self._go_on():
-                raise Refused("nobody waits for it any more")
+            self._stop.check()
+            if wanted is not None and self.there > wanted:
+                break
         if whole is not None and self.there < whole:
             raise BrokeOff("%s: it broke off after %d of %d bytes" % (shown(url), self.there, whole))
-        if self._source.size is not None and self.there != self._source.size:
-            raise Refused("%s: it has %d bytes, not %d" % (shown(url), self.there, self._source.size))
-        return True
+        if wanted is not None and self.there != wanted:
+            raise Corrupt("%s: it has %d bytes, not %d" % (shown(url), max(self.there, whole or 0), wanted))
 
     def _must_continue(self, reply: http.client.HTTPResponse, url: str) -> None:
-        said = reply.getheader("Content-Range") or ""
-        if not said.startswith("bytes %d-" % self.there):
+        said_range = reply.getheader("Content-Range") or ""
+        if not said_range.startswith("bytes %d-" % self.there):
             self._start_again()
             raise BrokeOff("%s: it went on at another place than was asked for" % shown(url))
 
@@ -178,19 +194,71 @@ class _Download:
         self.there, self._tag, self.digest = 0, "", hashlib.sha256()
 
 
-def _connect(url: str, context: Optional[ssl.SSLContext]) -> http.client.HTTPConnection:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise Refused("%s is no address of a file" % shown(url))
-    if parts.scheme == "https":
-        safe = context or ssl.create_default_context()
-        return http.client.HTTPSConnection(parts.hostname, parts.port, timeout=TIMEOUT_S, context=safe)
-    return http.client.HTTPConnection(parts.hostname, parts.port, timeout=TIMEOUT_S)
+class _NoAnswer(Exception):
+    """On a line that was used before: ask again on a new one."""
+
+
+def ask(line: Line, method: str, url: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
+    """A request without a body, and how its answer begins."""
+    try:
+        line.http.request(method, line.target(urlsplit(url)), headers=dict(headers))
+        return line.http.getresponse()
+    except (ConnectionError, http.client.RemoteDisconnected):
+        if line.used_before:
+            raise _NoAnswer() from None
+        raise
+
+
+def look(url: str, lines: Lines, stop: Stop, headers: Mapping[str, str] = {}) -> "tuple[str, Optional[int]]":
+    """Which version lies there, "" where that cannot be told, and its size. A server that knows no HEAD tells nothing.
+    Raises BrokeOff, Refused only for an address that cannot be one."""
+    for _ in range(REDIRECTS + 1):
+        try:
+            with lines.to(url, stop) as line:
+                reply = ask(line, "HEAD", url, {"Accept-Encoding": "identity", **line.headers(), **headers})
+                reply.read()
+                lines.done_with(line, reply)
+        except _NoAnswer:
+            continue
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            stop.check()
+            raise BrokeOff("%s: %s" % (shown(url), said(error))) from None
+        where = reply.getheader("Location")
+        if reply.status in (301, 302, 303, 307, 308) and where:
+            url, headers = urljoin(url, where), {}
+            continue
+        if reply.status in PASSING:
+            raise BrokeOff("%s: HTTP %d" % (shown(url), reply.status), _retry_after(reply.getheader("Retry-After")))
+        length = reply.getheader("Content-Length") or ""
+        good = reply.status == 200
+        return (tag_of(reply) if good else ""), (int(length) if good and length.isdigit() else None)
+    return "", None
+
+
+def must_be_good(reply: http.client.HTTPResponse, url: str) -> None:
+    """Raises what another status than 2xx means."""
+    if 200 <= reply.status < 300:
+        return
+    if reply.status in PASSING:
+        raise BrokeOff("%s: HTTP %d" % (shown(url), reply.status), _retry_after(reply.getheader("Retry-After")))
+    kind = Forbidden if reply.status in (401, 403) else Refused
+    raise kind("%s: HTTP %d %s" % (shown(url), reply.status, reply.reason))
+
+
+def tag_of(reply: http.client.HTTPResponse) -> str:
+    return reply.getheader("ETag") or reply.getheader("Last-Modified") or ""
+
+
+def plain_tag(tag: str) -> str:
+    """The same whether it was told by a listing or in a header."""
+    return (tag[2:] if tag.startswith("W/") else tag).strip('"')
 
 
 def shown(url: str) -> str:
     """Without what may be secret: user, password, query."""
     parts = urlsplit(url)
+    if not parts.scheme:
+        return "the hub's %s" % parts.path
     host = parts.hostname or ""
     port = ":%d" % parts.port if parts.port else ""
     return "%s://%s%s%s" % (parts.scheme, host, port, parts.path)
@@ -211,9 +279,3 @@ def _retry_after(text: Optional[str]) -> float:
 def _write(file: int, piece: memoryview) -> None:
     while piece:
         piece = piece[os.write(file, piece) :]
-
-
-def _plain(error: BaseException) -> str:
-    if isinstance(error, socket.timeout):
-        return "no answer came in time"
-    return str(error) or type(error).__name__

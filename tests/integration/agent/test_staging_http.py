@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from worker.staging.errors import BrokeOff, Refused
-from worker.staging.http import Patience, Source, fetch, shown
+from worker.staging.errors import BrokeOff, Forbidden, Moved, Refused, Stopped
+from worker.staging.http import Patience, Source, fetch, look, shown
+from worker.staging.lines import Lines
+from worker.staging.stops import Stop
 
 DATA = os.urandom(300_000)
 DIGEST = hashlib.sha256(DATA).hexdigest()
@@ -35,6 +37,8 @@ class Server:
                 answer = server.answers[0] if len(server.answers) == 1 else server.answers.pop(0)
                 answer(self)
                 self.close_connection = True
+
+            do_HEAD = do_GET
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -168,7 +172,7 @@ def test_patience_has_an_end(server: Server, path: str) -> None:
 
 
 def test_nobody_there(path: str) -> None:
-    with pytest.raises(BrokeOff, match=r"127\.0\.0\.1:9/x"):
+    with pytest.raises(BrokeOff, match=r"127\.0\.0\.1:9: "):
         fetch(Source("http://127.0.0.1:9/x?secret=canary"), path, wait=lambda s: None, patience=Patience(tries=2))
 
 
@@ -222,8 +226,62 @@ def test_a_full_disk_is_no_broken_line(server: Server, tmp_path: Path) -> None:
 
 
 def test_what_nobody_wants_any_more_is_left(server: Server, path: str) -> None:
-    with pytest.raises(Refused, match="nobody waits"):
-        got(server, path, go_on=lambda: False)
+    stop = Stop()
+    stop.now()
+    with pytest.raises(Stopped):
+        got(server, path, stop=stop)
+
+
+def test_a_stop_ends_even_a_line_on_which_nothing_comes(server: Server, path: str) -> None:
+    stop, asked = Stop(), threading.Event()
+
+    def silent(request: Any) -> None:
+        asked.set()
+        request.rfile.read(1)  # until the other side is gone
+
+    server.answers = [silent]
+    threading.Thread(target=lambda: asked.wait(30) and stop.now()).start()
+    with pytest.raises(Stopped):
+        got(server, path, stop=stop)
+
+
+def test_an_address_that_has_ended_is_renewed_and_the_rest_fetched_with_the_new_one(server: Server, path: str) -> None:
+    server.answers = [cut(100_000), status(403), whole]
+    newest = iter(["old", "old", "old", "new", "new"])
+    refused: list[bool] = []
+
+    def renewed(again: bool) -> Source:
+        refused.append(again)
+        return Source(server.url + "&" + next(newest))
+
+    got(server, path, renewed=renewed)
+    assert refused == [False, False, True, False]
+    assert [name.rpartition("&")[2] for name in server.paths] == ["old", "old", "new"]
+    assert server.asked[2]["range"] == "bytes=100000-"
+
+
+def test_one_that_stays_forbidden(server: Server, path: str) -> None:
+    server.answers = [status(403)]
+    with pytest.raises(Forbidden, match="403"):
+        got(server, path, renewed=lambda _: Source(server.url))
+    assert len(server.asked) == 4
+
+
+def test_another_version_than_the_one_that_is_meant(server: Server, path: str) -> None:
+    with pytest.raises(Moved):
+        got(server, path, source={"tag": '"v0"'})
+    Path(path).unlink()
+    got(server, path, source={"tag": "v1"})
+
+
+def test_what_lies_there(server: Server) -> None:
+    server.answers = [lambda request: says(request, 200, ETag='"v9"')]
+    assert look(server.url, Lines(), Stop()) == ('"v9"', 0)
+    server.answers = [status(501)]
+    assert look(server.url, Lines(), Stop()) == ("", None)
+    server.answers = [status(503)]
+    with pytest.raises(BrokeOff):
+        look(server.url, Lines(), Stop())
 
 
 def test_what_is_shown_of_a_url() -> None:

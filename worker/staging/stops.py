@@ -1,0 +1,55 @@
+"""How a transfer is stopped at once, wherever it stands: between two pieces, in a pause, or waiting for a reply."""
+
+import contextlib
+import socket
+import threading
+from typing import Iterator, Set
+
+from worker.staging.errors import Stopped
+
+
+class Stop:
+    """Of one attempt, for all of its threads."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._lock = threading.Lock()
+        self._sockets: Set[socket.socket] = set()
+
+    def now(self) -> None:
+        self._event.set()
+        with self._lock:
+            for each in self._sockets:
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(each, socket.SHUT_RDWR)  # wakes who reads; TLS's own would race with it
+
+    @property
+    def is_set(self) -> bool:
+        return self._event.is_set()
+
+    def go_on(self) -> bool:
+        return not self._event.is_set()
+
+    def check(self) -> None:
+        if self._event.is_set():
+            raise Stopped()
+
+    def wait(self, seconds: float) -> None:
+        """Raises Stopped as soon as it is."""
+        if self._event.wait(seconds):
+            raise Stopped()
+
+    @contextlib.contextmanager
+    def ends(self, connection: "socket.socket | None") -> Iterator[None]:
+        """While this lasts a stop ends the connection."""
+        if connection is None:
+            yield
+            return
+        with self._lock:
+            self._sockets.add(connection)
+        try:
+            self.check()
+            yield
+        finally:
+            with self._lock:
+                self._sockets.discard(connection)
