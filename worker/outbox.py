@@ -20,6 +20,7 @@ FULL = 256 * 1024  # bytes of output that wait for nothing
 REPORT_BYTES = 1024 * 1024  # of output in one report
 REPORT_ENTRIES = 2000
 MEMORY = 4 * 2**20  # bytes of output kept in memory; what is beyond goes to the spool
+MISSING = b"\n[worker: %d bytes are missing here, because its disk could not keep them]\n"
 
 
 class Start(NamedTuple):
@@ -39,7 +40,22 @@ class Piece(NamedTuple):
     length: int = 0
 
 
-Entry = Union[Start, Piece, Result]
+class Gap:
+    """Output of an attempt that could not be kept; it grows while nothing more can. A note stands in its place."""
+
+    __slots__ = ("epoch", "job", "length", "offset")
+
+    def __init__(self, job: str, epoch: int, offset: int, length: int) -> None:
+        self.job = job
+        self.epoch = epoch
+        self.offset = offset
+        self.length = length
+
+    def as_piece(self) -> Piece:
+        return Piece(self.job, self.epoch, self.offset, (MISSING % self.length)[: self.length])
+
+
+Entry = Union[Start, Piece, Gap, Result]
 
 
 class Outbox:
@@ -48,6 +64,7 @@ class Outbox:
         self._heartbeat_ms = heartbeat_ms
         self._spool = spool
         self._queue: Deque[Entry] = deque()
+        self._gaps: Dict[Tuple[str, int], Gap] = {}  # that wait, the newest of each attempt
         self._memory = 0  # bytes of output in the queue's memory
         self._results = 0
         self._since: Optional[int] = None  # when the oldest start or result that waits came
@@ -73,17 +90,27 @@ class Outbox:
         self._since = now if self._since is None else self._since
 
     def output(self, job: str, epoch: int, offset: int, data: bytes, now: int) -> None:
-        """Beyond what memory may hold it goes to the spool; what the spool cannot keep is lost, and counted there."""
+        """Beyond what memory may hold it goes to the spool; what the spool cannot keep is lost: it is counted
+        there, and a note takes its place."""
         if self._memory + len(data) <= MEMORY:
             self._memory += len(data)
             self._queue.append(Piece(job, epoch, offset, data))
         else:
             at = self._spool.put(data)
             if at is None:
-                return
-            self._queue.append(Piece(job, epoch, offset, b"", at, len(data)))
+                self._miss(job, epoch, offset, len(data))
+            else:
+                self._queue.append(Piece(job, epoch, offset, b"", at, len(data)))
         until = now if self._memory >= FULL else now + LOG_LINGER_MS
         self._output_at = until if self._output_at is None else min(until, self._output_at)
+
+    def _miss(self, job: str, epoch: int, offset: int, length: int) -> None:
+        gap = self._gaps.get((job, epoch))
+        if gap is not None and gap.offset + gap.length == offset:
+            gap.length += length
+        else:
+            gap = self._gaps[job, epoch] = Gap(job, epoch, offset, length)
+            self._queue.append(gap)
 
     def tell(self) -> None:
         """The next report goes at once."""
@@ -101,6 +128,11 @@ class Outbox:
     def reports(self) -> int:
         """How many were made."""
         return self._seq
+
+    @property
+    def lost(self) -> int:
+        """Bytes of output that could not be kept."""
+        return self._spool.lost
 
     @property
     def waiting(self) -> int:
@@ -133,6 +165,9 @@ class Outbox:
                 piece = self._in_memory(entry)
                 size += len(piece.data)
                 logs.append(piece)
+            elif isinstance(entry, Gap):
+                self._gaps.pop((entry.job, entry.epoch), None)
+                logs.append(entry.as_piece())
             elif isinstance(entry, Start):
                 started.append(list(entry))
             else:
@@ -166,7 +201,10 @@ class Outbox:
         if piece.spooled is None:
             self._memory -= len(piece.data)
             return piece
-        return piece._replace(data=self._spool.fetch(piece.spooled, piece.length), spooled=None)
+        data = self._spool.fetch(piece.spooled, piece.length)
+        if not data:
+            return Gap(piece.job, piece.epoch, piece.offset, piece.length).as_piece()
+        return piece._replace(data=data, spooled=None)
 
     def acknowledged(self) -> Report:
         report, self.under_way = self.under_way, None

@@ -79,6 +79,7 @@ class State:
         self._ack = 0
         self._usage = Rates()
         self._reshaped = False
+        self._told_of_loss = False
         self.signals = 0
         self._signalled_at = now
         self.lease = Lease(registered["lease_ms"], asked_at)
@@ -226,6 +227,9 @@ class State:
                 outbox.start(event.job, event.epoch, event.started_ms, now)
             else:
                 outbox.output(event.job, event.epoch, event.offset, event.data, now)
+        if outbox.lost and not self._told_of_loss:
+            self._told_of_loss = True
+            orders.append(Say("output-lost", {"bytes": outbox.lost}))
         return orders + self.tick(now) if orders else self.tick(now)
 
     def _suspect(self, text: Optional[str]) -> List[Order]:

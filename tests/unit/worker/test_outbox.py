@@ -121,10 +121,38 @@ def test_a_full_disk_loses_output_but_no_result_and_counts_it(tmp_path: Path) ->
         outbox.output("j1", 1, n * 500_000, b"x" * 500_000, 1)
     outbox.result(result("j1"), 1)
     reports = drained(outbox)
-    assert outbox._spool.lost > 0
-    kept = len(output_of(reports, "j1"))
-    assert kept + outbox._spool.lost == 20 * 500_000
+    lost = outbox.lost
+    assert lost > 0
+    note = (outboxes.MISSING % lost).decode()
+    assert output_of(reports, "j1").decode() == "x" * (20 * 500_000 - lost) + note, "one note for all of it"
     assert [r["job"] for report in reports for r in report.get("results", ())] == ["j1"]
+
+
+def test_what_is_missing_is_noted_where_it_is_missing(tmp_path: Path) -> None:
+    outbox, full = an_outbox(tmp_path, limit=0), outboxes.MEMORY
+    outbox.output("j1", 1, 0, b"x" * full, 1)
+    for job in ("j1", "j2"):
+        outbox.output(job, 1, full, b"y" * 1000, 1)
+    outbox.output("j1", 1, full + 1000, b"y" * 10, 1)
+    reports = drained(outbox)
+    outbox.output("j1", 1, full + 1010, b"z", 1)
+    chunks = [chunk for each in [*reports, *drained(outbox)] for chunk in each["logs"]]
+    found = {(chunk["job"], chunk["offset"]): chunk["text"].strip("x") for chunk in chunks}
+    assert found == {
+        ("j1", 0): "",
+        ("j1", full): (outboxes.MISSING % 1010).decode(),
+        ("j2", full): (outboxes.MISSING % 1000).decode(),
+        ("j1", full + 1010): "z",
+    }
+
+
+def test_spooled_output_that_cannot_be_read_any_more_is_noted_too(tmp_path: Path) -> None:
+    outbox = an_outbox(tmp_path)
+    outbox.output("j1", 1, 0, b"x" * outboxes.MEMORY, 1)
+    outbox.output("j1", 1, outboxes.MEMORY, b"y" * 1000, 1)
+    outbox._spool.close()
+    chunks = [chunk for each in drained(outbox) for chunk in each["logs"]]
+    assert chunks[-1]["text"].endswith("[worker: 1000 bytes are missing here, because its disk could not keep them]\n")
 
 
 def test_a_spool_folder_that_is_gone_is_a_full_disk(tmp_path: Path) -> None:
