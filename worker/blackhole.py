@@ -1,7 +1,8 @@
 """A worker on which whatever comes fails at once empties a queue faster than a hundred good ones work on it.
 
-What is seen cannot be told from a batch of broken jobs, so only different jobs count (the tasks of an array are one),
-in a row, and nobody is suspected who was not asked to look.
+What is seen of jobs that fail cannot be told from a batch of broken ones, so only different jobs count (the tasks of an
+array are one), in a row, and nobody is suspected who was not asked to look. What the worker itself could not start is
+its own fault, whichever job it was: a few in a row are enough, for everyone.
 """
 
 from typing import Any, Dict, Mapping, Optional
@@ -10,16 +11,30 @@ from worker.protocol import Outcome
 
 FAST_MS = 1000
 WITHIN_MS = 60_000
+OWN_FAULTS = 3
 
 
 class BlackHole:
     def __init__(self, jobs: int) -> None:
-        """So many different jobs that fail fast are too many."""
+        """So many different jobs that fail fast are too many; 0: any number is fine."""
         self._jobs = jobs
+        self._own_faults = 0  # in a row
         self._failed: Dict[str, int] = {}  # job → when, oldest first
 
     def saw(self, result: Mapping[str, Any], now: int) -> Optional[str]:
         """A sentence once it is too much."""
+        if result.get("outcome") == Outcome.RETURNED and result.get("reason") == "start-failed":
+            self._own_faults += 1
+            if self._own_faults >= OWN_FAULTS:
+                return "%d jobs in a row could not be started here; the last: %s" % (
+                    self._own_faults,
+                    str(result.get("text") or "")[:200],
+                )
+        elif result.get("outcome") in (Outcome.SUCCEEDED, Outcome.FAILED):
+            self._own_faults = 0
+        return self._failing(result, now) if self._jobs else None
+
+    def _failing(self, result: Mapping[str, Any], now: int) -> Optional[str]:
         if not _failed_at_once(result):
             if result.get("outcome") in (Outcome.SUCCEEDED, Outcome.FAILED):
                 self._failed.clear()

@@ -68,7 +68,7 @@ class State:
         self.outbox = outbox
         self.held = Held()
         self._intake = Intake(self.held, outbox)
-        self._black_hole = BlackHole(terms.black_hole) if terms.black_hole else None
+        self._black_hole = BlackHole(terms.black_hole)
         self._shape = dict(shape or {})
         self._shape_told_at = now
         self.drain: Optional[Drain] = None
@@ -216,8 +216,7 @@ class State:
                 result = event.result
                 self.held.end((result["job"], result["epoch"]))
                 outbox.result(result, now)
-                if self._black_hole is not None:
-                    orders += self._suspect(self._black_hole.saw(result, now))
+                orders += self._suspect(self._black_hole.saw(result, now))
             elif isinstance(event, Progressed):
                 self.progressed(event.job, event.epoch, Phase.RUNNING, event.done, event.whole, event.text)
             elif isinstance(event, Usage):

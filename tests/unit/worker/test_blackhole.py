@@ -40,3 +40,18 @@ def test_one_that_succeeds_or_takes_its_time_shows_that_jobs_can_run() -> None:
 
 def test_what_fails_now_and_then_does_not_add_up() -> None:
     assert seen(BlackHole(10), *(failed(f"j{n}") for n in range(50)), every_ms=WITHIN_MS // 8) is None
+
+
+def returned(job: str, reason: str = "start-failed") -> dict[str, Any]:
+    return failed(job, None, outcome="returned", reason=reason, text="the worker could not start it: no space")
+
+
+def test_what_it_cannot_start_itself_is_its_own_fault_whichever_job_it_is() -> None:
+    text = seen(BlackHole(0), *(returned("j7") for _ in range(3)))
+    assert text == "3 jobs in a row could not be started here; the last: the worker could not start it: no space"
+
+
+def test_what_was_given_back_for_other_reasons_is_none_and_one_that_ran_begins_the_count_anew() -> None:
+    assert seen(BlackHole(0), *(returned("j7", "recalled") for _ in range(9))) is None
+    for outcome in ("succeeded", "failed"):
+        assert seen(BlackHole(0), returned("j1"), returned("j2"), failed("j3", outcome=outcome), returned("j4")) is None
