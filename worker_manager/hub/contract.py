@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 from worker.protocol import Polled, Registered, Report, Reported, Shape
 from worker.protocol import Register as RegisterMessage
+from worker_manager.hub.inventory import Inventory
 
 Wire = dict[str, Any]
 EVERYONE = "*"  # among a claim's owners
@@ -215,6 +216,7 @@ class Writer(Protocol):
 
 class HubStore(Protocol):
     settings: Settings
+    inventory: Inventory  # what workers' caches hold, in memory
 
     # ------------------------------------------------------------ life
 
@@ -253,6 +255,10 @@ class HubStore(Protocol):
         ...
 
     # ------------------------------------------------------------ access
+
+    def jobs_to_holders(self) -> int:
+        """From memory: jobs that went before others to a worker that holds their inputs."""
+        ...
 
     def authenticate(self, token_sha256: str) -> Access | None:
         """Read. None for an unknown, revoked or expired token."""

@@ -5,13 +5,14 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
-from worker.protocol import Outcome, Register, Registered, Report, Reported, Result, Shape, WorkerState
+from worker.protocol import CacheNews, Outcome, Register, Registered, Report, Reported, Result, Shape, WorkerState
 from worker_manager.hub.contract import LogPiece, Settings
 from worker_manager.hub.match import Limits, Serves
+from worker_manager.hub.preference import INPUTS
 from worker_manager.hub.refusals import Conflict, Gone, Invalid, Unauthorized
 from worker_manager.hub.states import OUTCOME_EVENTS, JobEvent, WorkerEvent, worker_step
 from worker_manager.hub.store import kept
@@ -201,9 +202,11 @@ def report(moves: Moves, name: str, credential_sha256: str, message: Report, log
     seq = message.get("seq", 0)
     if seq <= worker.in_seq:
         stale = json.loads(worker.last_stale) if seq == worker.in_seq else []
-        return _reported(moves, worker.in_seq, stale)
+        return _reported(moves, worker, worker.in_seq, stale)
     worker.seen_ms = moves.batch.now
     revive(moves, worker)
+    if message.get("cache"):  # before jobs are given out: the end of one often brings word of what it has fetched
+        moves.choices.inventory.learn(name, worker.session, cast(CacheNews, message["cache"]), worker.ready_ms)
     active = active_jobs(moves, name)
     mine = {(row.id, row.idx, row.epoch) for row in active.values()} if logs else set()
     results = message.get("results") or []
@@ -225,11 +228,14 @@ def report(moves: Moves, name: str, credential_sha256: str, message: Report, log
     worker.in_seq, worker.last_stale = seq, dump(stale)
     save(moves, worker)
     moves.flush()
-    return _reported(moves, seq, stale)
+    return _reported(moves, worker, seq, stale)
 
 
-def _reported(moves: Moves, ack: int, stale: list[list[Any]]) -> Reported:
-    return {"ack": ack, "stale": stale, "lease_ms": moves.settings.lease_ms, "now_ms": moves.batch.now}
+def _reported(moves: Moves, worker: Worker, ack: int, stale: list[list[Any]]) -> Reported:
+    answer: Reported = {"ack": ack, "stale": stale, "lease_ms": moves.settings.lease_ms, "now_ms": moves.batch.now}
+    if INPUTS in worker.shape.can and moves.choices.inventory.must_ask(worker.id, worker.session):
+        answer["tell"] = ["cache"]
+    return answer
 
 
 Active = dict[tuple[int, int], JobRow]
@@ -377,6 +383,7 @@ def bury_worker(moves: Moves, worker: Worker, event: WorkerEvent, reason: str, a
     moves.write_jobs()
     if not lost:
         worker.gone_ms = moves.batch.now
+        moves.choices.inventory.forget(worker.id)
         moves.connection.execute(delete(notices).where(notices.c.worker == worker.id))
     tell(moves, worker)
     moves.event("worker.lost" if lost else "worker.gone", worker.id, reason=reason, jobs=len(active))

@@ -14,11 +14,12 @@ from worker.protocol import JobState
 from worker_manager.hub.match import Candidate, Limits, Look, Room, Waiting, in_order, look, passed_by, tag_sets, take
 from worker_manager.hub.store.fleet import Load, Worker, active_jobs, load, load_of, save, settle, tell
 from worker_manager.hub.store.many import execute_many
-from worker_manager.hub.store.moves import COLUMNS, JobRow, Moves
+from worker_manager.hub.store.moves import JobRow, Moves
+from worker_manager.hub.store.preferring import hungry_holders, offer
+from worker_manager.hub.store.queue import queue_head
 from worker_manager.hub.store.tables import (
     HUNGRY_SQL,
     IN_QUEUE,
-    IN_QUEUE_SQL,
     NOWHERE,
     ON_WORKER,
     QUEUED_SQL,
@@ -56,13 +57,6 @@ _CANDIDATES = (
     .offset(bindparam("skip"))
 )
 _CANDIDATES_TAGGED = _CANDIDATES.where(groups.c.tags.in_(bindparam("sets", expanding=True)))
-_HEAD = (
-    select(*COLUMNS)
-    .where(jobs.c.group_id == bindparam("group"), IN_QUEUE_SQL)
-    .order_by(jobs.c.priority.desc(), jobs.c.id, jobs.c.idx)
-    .limit(bindparam("most"))
-)
-_NEXT_TASK = select(arrays.c.next_idx).where(arrays.c.id == bindparam("array"))
 _ASSIGN = (
     update(jobs)
     .where(jobs.c.id == bindparam("job"), jobs.c.idx == bindparam("task"))
@@ -165,7 +159,8 @@ def _candidates(moves: Moves, room: Room, limits: Limits, page: int, skip: int) 
 
 
 def _give(moves: Moves, worker: Worker, load: Load, candidate: Candidate, wanted: Look, limits: Limits) -> int:
-    rows = _queue_head(moves, candidate.group, wanted.jobs)
+    offered = offer(moves, worker.id, candidate, wanted.jobs)
+    rows = queue_head(moves, candidate.group, wanted.jobs) if offered is None else offered.heads
     jobs_ahead = _as_waiting(moves, [row for row, _ in rows])
     taken, room = take(load.room, jobs_ahead, limits)
     if jobs_ahead:
@@ -173,6 +168,8 @@ def _give(moves: Moves, worker: Worker, load: Load, candidate: Candidate, wanted
     if not taken:
         return 0
     seq = tell(moves, worker)
+    if offered is not None:
+        offered.took(moves.choices, worker.id, taken)
     chosen = [rows[index] for index in taken]
     _assign_rows(moves, worker, seq, [row for row, task in chosen if task is None])
     _open_tasks(moves, worker, seq, [(row, task) for row, task in chosen if task is not None])
@@ -199,21 +196,6 @@ def _as_waiting(moves: Moves, rows: Sequence[JobRow]) -> list[Waiting]:
             job = known[alike] = Waiting(shape, moves.runtimes.guess_us(row.program))
         found.append(job)
     return found
-
-
-def _queue_head(moves: Moves, group: int, most: int) -> list[tuple[JobRow, int | None]]:
-    """The first jobs of the group's queue: (row, None), or (the array's row, number of a task to open)."""
-    head: list[tuple[JobRow, int | None]] = []
-    for row in moves.connection.execute(_HEAD, {"group": group, "most": most}).all():
-        if row.tasks is None or row.idx != WHOLE:
-            head.append((row, None))
-        else:
-            first = moves.connection.execute(_NEXT_TASK, {"array": row.id}).scalar_one()
-            last = min(row.tasks, first + most - len(head))
-            head += [(row, task) for task in range(first, last)]
-        if len(head) >= most:
-            break
-    return head[:most]
 
 
 def _assign_rows(moves: Moves, worker: Worker, seq: int, rows: Sequence[JobRow]) -> None:
@@ -296,8 +278,9 @@ _OF_CLASS = (
 
 
 def feed_hungry(moves: Moves, limits: Limits, cut_short: Collection[str] = ()) -> int:
-    """Jobs came, or room did: fill the free room of every worker that has some, the busiest first (so that idle ones
-    may go). Only when no free room is left to fill, the workers fed and those cut short prefetch, each its share."""
+    """Jobs came, or room did: fill the free room of every worker that has some, first of those that hold what the first
+    jobs need, then the busiest (so that idle ones may go). Only when no free room is left to fill, the workers fed and
+    those cut short prefetch, each its share."""
     fed, given = _share(moves, replace(limits, prefetch_jobs=0))
     hungry_no_more = sorted({*fed, *cut_short})
     for done, name in enumerate(hungry_no_more):
@@ -310,6 +293,11 @@ def feed_hungry(moves: Moves, limits: Limits, cut_short: Collection[str] = ()) -
 def _share(moves: Moves, within_room: Limits) -> tuple[list[str], int]:
     given = 0
     fed: list[str] = []
+    for name in hungry_holders(moves):
+        number = feed(moves, name, within_room)
+        if number:
+            given += number
+            fed.append(name)
     for of_free, of_serves in moves.connection.execute(_CLASSES).all():
         misses = 0
         while misses < MISSES:

@@ -16,6 +16,7 @@ from worker_manager.hub.keeping import Kept
 from worker_manager.hub.runtimes import RunTimes
 from worker_manager.hub.states import Budgets, Change, JobEvent, job_step
 from worker_manager.hub.store.arrays import ArrayDeltas
+from worker_manager.hub.store.choices import Choices
 from worker_manager.hub.store.grouping import Groups, ShapeBook
 from worker_manager.hub.store.many import execute_many
 from worker_manager.hub.store.tables import (
@@ -105,13 +106,20 @@ class Moves:
     """One operation's changes to jobs."""
 
     def __init__(
-        self, batch: Batch, book: ShapeBook, settings: Settings, runtimes: RunTimes, kept: Mapping[str, Kept]
+        self,
+        batch: Batch,
+        book: ShapeBook,
+        settings: Settings,
+        runtimes: RunTimes,
+        kept: Mapping[str, Kept],
+        choices: Choices,
     ) -> None:
         self.batch = batch
         self.connection = batch.connection
         self.book = book
         self.runtimes = runtimes
         self.kept = kept
+        self.choices = choices
         self.settings = settings
         self.groups = Groups(batch, book, settings.max_groups)
         self.arrays = ArrayDeltas(batch)

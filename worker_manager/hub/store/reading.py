@@ -6,13 +6,14 @@ from typing import Any, cast
 
 from sqlalchemy import Connection, bindparam, func, select, text
 
-from worker.protocol import Assignment, JobState, Polled, WorkerState
+from worker.protocol import Assignment, JobState, Polled, WorkerState, format_bytes
 from worker_manager.hub.contract import HeldAttempt, JobFilter, LogPiece, LogView, Wire
 from worker_manager.hub.refusals import Invalid, NotFound
 from worker_manager.hub.states import array_state
 from worker_manager.hub.store import kept
 from worker_manager.hub.store.agents import admit_call
 from worker_manager.hub.store.arrays import STATES, counts_of
+from worker_manager.hub.store.choices import Choices
 from worker_manager.hub.store.tables import (
     IN_QUEUE_SQL,
     NO_TASK_SQL,
@@ -32,6 +33,7 @@ from worker_manager.hub.store.verdicts import Verdicts
 
 _WIDE = select(jobs, groups.c.key.label("group_key")).outerjoin(groups, groups.c.id == jobs.c.group_id)
 _SHOWN = ("exit_code", "signal", "reason", "text", "run_ms", "cpu_ms", "max_rss")
+ON_A_WORKER = (JobState.ASSIGNED, JobState.RUNNING)
 MOST_SHOWN = 20  # of the jobs that one waits for
 _TIMES = ("submitted_ms", "queued_ms", "started_ms", "ended_ms")
 
@@ -369,17 +371,19 @@ def _assignments(connection: Connection, rows: Sequence[Any]) -> list[Assignment
     ]
 
 
-def explain_job(connection: Connection, job: str, verdicts: Verdicts) -> Wire:
+def explain_job(connection: Connection, job: str, verdicts: Verdicts, choices: Choices) -> Wire:
     row, spec = _find(connection, job)
     array = _array(connection, row.id) if row.tasks else None
     wire = job_wire(row, spec, array, verdicts)
     _tell_dependencies(connection, [wire])
     listed = verdicts.of_group(row.group_key) if wire["state"] in (JobState.QUEUED, JobState.BLOCKED) else []
+    chosen = choices.explain(row.id, row.idx, row.epoch) if wire["state"] in ON_A_WORKER else None
     return {
         "job": wire["id"],
         "state": wire["state"],
         "group": row.group_key,
-        "text": _sentence(wire, listed),
+        "text": _sentence(wire, listed) + (f", which held {format_bytes(chosen.held)} of its inputs" if chosen else ""),
+        "held_bytes": chosen.held if chosen else None,
         "verdicts": listed,
         "ahead": ahead_of(connection, job),
     }
@@ -396,6 +400,6 @@ def _sentence(wire: Wire, verdicts: Sequence[Wire]) -> str:
             return "waits; no manager has said anything about it yet"
         best = wire["waits"] or verdicts[0]
         return f"waits; {best.get('pool')}: {(best.get('reason') or {}).get('text', '')}"
-    if state in (JobState.ASSIGNED, JobState.RUNNING):
+    if state in ON_A_WORKER:
         return f"{'is being ended' if wire['cancelling'] else state} on {wire['worker'] or 'workers'}"
     return f"{state}{': ' + wire['text'] if wire['text'] else ''}"

@@ -38,6 +38,7 @@ from worker_manager.hub.contract import (
     Swept,
     Wire,
 )
+from worker_manager.hub.inventory import Inventory
 from worker_manager.hub.keeping import Kept
 from worker_manager.hub.refusals import Overloaded
 from worker_manager.hub.runtimes import RunTimes
@@ -54,6 +55,7 @@ from worker_manager.hub.store import (
     submitting,
     views,
 )
+from worker_manager.hub.store.choices import Choices
 from worker_manager.hub.store.engine import reading_engine, translated, writing_engine
 from worker_manager.hub.store.filling import feed_hungry
 from worker_manager.hub.store.fleet import limits_of
@@ -90,6 +92,8 @@ class Store:
         self._verdicts = VerdictBook()
         self._runtimes = RunTimes()
         self._limits = limits_of(settings)
+        self.inventory = Inventory(clock.now_ms())
+        self._choices = Choices(self.inventory)
         self._lock = threading.Lock()
         self._seen: dict[str, int] = {}
         self._acks: dict[str, int] = {}
@@ -125,7 +129,7 @@ class Store:
         return self._writer.submit(lambda batch: act(self._moves(batch)))
 
     def _moves(self, batch: Batch) -> Moves:
-        return Moves(batch, self._book, self.settings, self._runtimes, self._kept)
+        return Moves(batch, self._book, self.settings, self._runtimes, self._kept, self._choices)
 
     def _read(self, ask: Callable[[Connection], T]) -> T:
         try:
@@ -239,6 +243,9 @@ class Store:
 
     # ------------------------------------------------------------ access
 
+    def jobs_to_holders(self) -> int:
+        return self._choices.made
+
     def authenticate(self, token_sha256: str) -> Access | None:
         def ask(connection: Connection) -> Access | None:
             row = connection.execute(select(tokens).where(tokens.c.sha256 == token_sha256)).first()
@@ -285,7 +292,7 @@ class Store:
         return self._read(lambda c: reading.list_jobs(c, wanted, self._verdicts.read(c)))
 
     def explain_job(self, job: str) -> Wire:
-        return self._read(lambda c: reading.explain_job(c, job, self._verdicts.read(c)))
+        return self._read(lambda c: reading.explain_job(c, job, self._verdicts.read(c), self._choices))
 
     def log_view(self, job: str, attempt: int | None = None, offset: int = 0, limit: int = 1000) -> LogView:
         return self._read(lambda c: reading.log_view(c, job, attempt, offset, limit))
