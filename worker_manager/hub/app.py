@@ -55,7 +55,7 @@ class Dispatch:
         self._hub = hub
         self._by_method = dict(by_method)
         if "GET" in by_method:
-            self._by_method["HEAD"] = by_method["GET"]
+            self._by_method.setdefault("HEAD", by_method["GET"])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = self._by_method[scope["method"]]
@@ -74,13 +74,19 @@ class Dispatch:
         access, secret = await self._who(endpoint, scope, headers)
         query = _query(endpoint, scope)
         body, raw = await self._body(endpoint, headers, receive)
-        call = Call(self._hub, scope.get("path_params", {}), query, body, access, secret, raw, headers)
+        call = Call(self._hub, scope.get("path_params", {}), query, body, access, secret, raw, headers, scope["method"])
+        if endpoint.streams:
+            call.receive = receive
         return await endpoint.handler(call)
 
     async def _who(self, endpoint: Endpoint, scope: Scope, headers: Mapping[bytes, bytes]) -> tuple[Any, str]:
         needs = endpoint.needs
         if needs in (Need.OPEN, Need.IDENTITY):
             return NOBODY, ""
+        if needs is Need.SUBMIT_OR_GRANT:
+            if b"signature=" in scope["query_string"]:
+                return NOBODY, ""  # the handler looks at what is signed
+            needs = ("submit",)
         if needs is Need.OPEN_ON_LOOPBACK:
             if from_loopback(scope) and not self._hub.settings.behind_proxy:
                 return NOBODY, ""

@@ -317,8 +317,12 @@ class HubStore(Protocol):
         """One that no job needs is kept as if it had come now."""
         ...
 
-    def unused_blobs(self, before_ms: int, limit: int) -> list[tuple[str, str]]:
-        """Read. [(sha256, owner)] that no job has needed since then."""
+    def is_blob_unused(self, owner: str, sha256: str, before_ms: int) -> bool:
+        """Read. No job has needed it since before then."""
+        ...
+
+    def unused_blobs(self, before_ms: int, limit: int) -> list[tuple[str, str, int]]:
+        """Read. [(sha256, owner, size)] that no job has needed since before then."""
         ...
 
     def remove_blob(self, owner: str, sha256: str, before_ms: int) -> "Future[Removed]":

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 from starlette.responses import Response
+from starlette.types import Message, Receive
 
 from worker_manager.hub.contract import Access
 from worker_manager.hub.services import Services
@@ -19,6 +20,11 @@ B = TypeVar("B")
 Q = TypeVar("Q", bound=BaseModel)
 
 
+async def no_more() -> Message:
+    """The body of a request whose body nobody asked for."""
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
 class Need(Enum):
     """Who may call, where that is not one of a token's scopes."""
 
@@ -26,6 +32,7 @@ class Need(Enum):
     OPEN_ON_LOOPBACK = "`read`, or no token on loopback"
     JOIN = "a join token, or one with the scope `worker`"
     CREDENTIAL = "the worker's own credential"
+    SUBMIT_OR_GRANT = "`submit`, or an address that the hub has signed"
     IDENTITY = "no token: a signed identity stands in the body"
 
 
@@ -46,6 +53,8 @@ class Call(Generic[Q, B]):
     secret_sha256: str = ""  # of the bearer token, where the store checks it itself
     raw_body: bytes = b""
     headers: Mapping[bytes, bytes] = field(default_factory=dict)
+    method: str = "GET"  # or HEAD, which a GET's handler answers as well
+    receive: Receive = no_more  # the body, where the endpoint `streams`
 
     @property
     def sees_all(self) -> bool:
@@ -68,6 +77,7 @@ class Endpoint:
     reply: Any = None  # a TypedDict, or the media type of what is not JSON
     status: int = 200
     max_body: int = MIB
+    streams: bool = False  # the handler reads the body itself, and bounds it
     vital: bool = False  # a worker's sign of life: admitted when other requests are turned away
 
     @property

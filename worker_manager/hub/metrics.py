@@ -47,6 +47,11 @@ class Metrics:
         self.log_batch = Histogram(
             "wm_hub_log_batch", "Pieces of output made durable together", buckets=BATCH, registry=self.registry
         )
+        self.blobs = Gauge("wm_hub_blobs", "Blobs on disk", registry=self.registry)
+        self.blob_bytes = Gauge("wm_hub_blob_bytes", "Bytes of blobs on disk", ["part"], registry=self.registry)
+        self.transfers = Gauge("wm_hub_blob_transfers", "Blobs being moved", ["way"], registry=self.registry)
+        self.blob_bytes_received = Counter("wm_hub_blob_bytes_received", "Bytes of blobs taken", registry=self.registry)
+        self.blob_bytes_sent = Counter("wm_hub_blob_bytes_sent", "Bytes of blobs sent", registry=self.registry)
         self.commits = Counter("wm_hub_commits", "Commits that changed something", registry=self.registry)
         self._commit_batch = Histogram(
             "wm_hub_commit_batch", "Changes written in one commit", buckets=BATCH, registry=self.registry
@@ -113,6 +118,11 @@ class Metrics:
         entries, size = inventory.held()
         self.cache_entries.set(entries)
         self.cache_bytes.set(size)
+
+    def show_blobs(self, count: int, whole: int, unfinished: int, uploads: int, transfers: int) -> None:
+        self.blobs.set(count)
+        self.show_counts(self.blob_bytes, {"whole": whole, "unfinished": unfinished})
+        self.show_counts(self.transfers, {"upload": uploads, "download": transfers - uploads})
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

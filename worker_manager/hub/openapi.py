@@ -56,6 +56,8 @@ def _operation(endpoint: Endpoint, schemas: dict[str, Any]) -> dict[str, Any]:
     if endpoint.needs not in (Need.OPEN, Need.IDENTITY):
         operation["security"] = [{"bearer": []}]
         operation["x-needs"] = endpoint.needs.value if isinstance(endpoint.needs, Need) else list(endpoint.needs)
+    if endpoint.streams:
+        operation["requestBody"] = {"required": False, "content": {"application/octet-stream": {}}}
     if endpoint.body is not None:
         operation["requestBody"] = {
             "required": not endpoint.body_may_be_absent,

@@ -27,6 +27,7 @@ from worker_manager.errors import ConfigError, StoreError
 from worker_manager.hub import connection, discovery, loglines, notify, tls
 from worker_manager.hub.app import make_app
 from worker_manager.hub.auth import Tokens
+from worker_manager.hub.blobs.service import Blobs
 from worker_manager.hub.bootstrap import make_tokens
 from worker_manager.hub.chores.run import run as run_chores
 from worker_manager.hub.contract import HubStore
@@ -115,6 +116,7 @@ class HubProcess:
             self._withdraw()
             hub.readers.shutdown(wait=True)
             hub.vouching.close()
+            hub.blobs.close()
             hub.storages.close()
             hub.logs.close()
         if self._fatal is not None:
@@ -139,6 +141,7 @@ class HubProcess:
             version=own_version(),
             vouching=Vouching(settings.sts_url),
             own_names=self._own_names(),
+            blobs=Blobs(settings, self._store, self._clock),
             storages=Desk(named_storages(settings)),
             authority=self._authority(),
         )
@@ -162,6 +165,7 @@ class HubProcess:
                 notify.send("STOPPING=1")
                 self._withdraw()
                 hub.waiters.close()
+                hub.blobs.end_transfers()
                 server.should_exit = True
 
         return stop

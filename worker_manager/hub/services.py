@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from worker_manager.clock import Clock
 from worker_manager.hub.auth import Credentials, Tokens
+from worker_manager.hub.blobs.service import Blobs
 from worker_manager.hub.contract import HubStore
 from worker_manager.hub.identity import OwnNames
 from worker_manager.hub.logwriter import LogWriter
@@ -45,6 +46,7 @@ class Services:
     version: str
     vouching: Vouching
     own_names: OwnNames
+    blobs: Blobs
     storages: Desk
     authority: bytes | None = None  # the hub's own, PEM
     credentials: Credentials = field(default_factory=Credentials)

@@ -32,6 +32,10 @@ class HubSettings:
     body_seconds: float = 30.0  # a body that takes longer is refused
     max_requests: int = 512  # served at once, without long polls that wait; beyond it 429
     storages: tuple[str, ...] = ()  # prefixes of object storage below which the hub signs for jobs
+    blob_keep_ms: int = DAY  # of blobs that no job needs
+    blob_limit: int = 0  # bytes that blobs may take in all; 0: what the disk holds
+    max_transfers: int = 32  # of blobs at once; who finds no place is asked to come back
+    transfer_stall_s: float = 60.0  # a transfer of which nothing comes or goes for so long ends
     sts_url: str = ""  # where AWS is asked who a worker is; empty: the public address that the worker signed for
     log_level: str = "info"
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from worker_manager.hub.chores import recall, retention, segments, sweep
+from worker_manager.hub.chores import blobs, recall, retention, segments, sweep
 from worker_manager.hub.services import Services
 
 log = logging.getLogger("worker_manager.hub")
@@ -27,6 +27,8 @@ CHORES = (
     Chore("recall", recall.EVERY_S, recall.run_once),
     Chore("retention", retention.EVERY_S, retention.run_once),
     Chore("segments", segments.EVERY_S, segments.run_once),
+    Chore("blobs", blobs.EVERY_S, blobs.run_once),
+    Chore("strays", blobs.STRAYS_EVERY_S, blobs.sweep_strays),
 )
 
 

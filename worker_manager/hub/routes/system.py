@@ -34,6 +34,9 @@ async def metrics(call: SystemCall) -> Response:
         lately = await hub.read(hub.store.summary, hub.clock.now_ms() - LATELY_MS)
         shown.show_waits(lately.get("wait_ms") or {})
         shown.waits_took(hub.loop.time() - began, hub.loop.time())
+    blobs = hub.blobs
+    account = blobs.account
+    shown.show_blobs(account.count, account.whole, account.unfinished, blobs.uploads, len(blobs.slots))
     shown.serving.set(hub.gate.serving)
     shown.waiting.set(len(hub.waiters))
     shown.turned_away.set(hub.gate.turned_away)

@@ -1,7 +1,7 @@
 """Every route of the hub. The busiest stand first, because paths are compared in this order."""
 
 from worker_manager.hub.endpoint import Endpoint
-from worker_manager.hub.routes import agents, events, jobs, joining, managers, operators, system, workers
+from worker_manager.hub.routes import agents, blobs, events, jobs, joining, managers, operators, system, workers
 from worker_manager.hub.routes.description import with_description
 
 ENDPOINTS: tuple[Endpoint, ...] = with_description(
@@ -12,6 +12,7 @@ ENDPOINTS: tuple[Endpoint, ...] = with_description(
         *workers.ENDPOINTS,
         *events.ENDPOINTS,
         *operators.ENDPOINTS,
+        *blobs.ENDPOINTS,
         *system.ENDPOINTS,
         *joining.ENDPOINTS,
     )

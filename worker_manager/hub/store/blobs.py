@@ -19,12 +19,14 @@ _THIS = (blobs.c.sha256 == bindparam("digest"), blobs.c.owner == bindparam("whos
 _RENEW = update(blobs).where(*_THIS, blobs.c.unused_ms.is_not(None)).values(unused_ms=bindparam("at"))
 _REFERRED = update(blobs).where(*_THIS).values(refs=blobs.c.refs + 1, unused_ms=None)
 _UNUSED = (
-    select(blobs.c.sha256, blobs.c.owner)
+    select(blobs.c.sha256, blobs.c.owner, blobs.c.size)
     .where(blobs.c.unused_ms.is_not(None), blobs.c.unused_ms < bindparam("before"))
     .order_by(blobs.c.unused_ms)
     .limit(bindparam("most"))
 )
-_REMOVE = delete(blobs).where(*_THIS, blobs.c.unused_ms.is_not(None), blobs.c.unused_ms < bindparam("before"))
+_SINCE = (blobs.c.unused_ms.is_not(None), blobs.c.unused_ms < bindparam("before"))
+_OLD = select(blobs.c.sha256).where(*_THIS, *_SINCE)
+_REMOVE = delete(blobs).where(*_THIS, *_SINCE)
 
 
 def find(connection: Connection, owner: str, sha256: str) -> int | None:
@@ -89,9 +91,15 @@ def release(connection: Connection, now: int, number: int, tasks: Sequence[int])
         connection.execute(delete(blob_refs).where(*mine))
 
 
-def unused(connection: Connection, before: int, limit: int) -> list[tuple[str, str]]:
-    """[(sha256, owner)] that no job has needed since then, the longest unused first."""
-    return [(row.sha256, row.owner) for row in connection.execute(_UNUSED, {"before": before, "most": limit})]
+def is_unused(connection: Connection, owner: str, sha256: str, before: int) -> bool:
+    """No job has needed it since before then."""
+    return connection.execute(_OLD, {"digest": sha256, "whose": owner, "before": before}).scalar() is not None
+
+
+def unused(connection: Connection, before: int, limit: int) -> list[tuple[str, str, int]]:
+    """[(sha256, owner, size)] that no job has needed since before then, the longest unused first."""
+    found = connection.execute(_UNUSED, {"before": before, "most": limit})
+    return [(row.sha256, row.owner, row.size) for row in found]
 
 
 def remove(connection: Connection, owner: str, sha256: str, before: int) -> Removed:

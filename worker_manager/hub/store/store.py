@@ -308,7 +308,10 @@ class Store:
     def renew_blob(self, owner: str, sha256: str) -> "Future[None]":
         return self._write(lambda m: blobs.renew(m.connection, m.batch.now, owner, sha256))
 
-    def unused_blobs(self, before_ms: int, limit: int) -> list[tuple[str, str]]:
+    def is_blob_unused(self, owner: str, sha256: str, before_ms: int) -> bool:
+        return self._read(lambda c: blobs.is_unused(c, owner, sha256, before_ms))
+
+    def unused_blobs(self, before_ms: int, limit: int) -> list[tuple[str, str, int]]:
         return self._read(lambda c: blobs.unused(c, before_ms, limit))
 
     def remove_blob(self, owner: str, sha256: str, before_ms: int) -> "Future[Removed]":

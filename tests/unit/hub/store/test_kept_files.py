@@ -125,7 +125,7 @@ def test_files_go_with_their_job_and_their_blobs_are_free_then(house: House) -> 
     assert house.store.unused_blobs(house.clock.now_ms() + 1, 10) == []
     house.clock.advance(2 * DAY)
     house.store.purge().result()
-    assert house.store.unused_blobs(house.clock.now_ms() + 1, 10) == [(sha("x"), "ann")]
+    assert house.store.unused_blobs(house.clock.now_ms() + 1, 10) == [(sha("x"), "ann", 1)]
     with pytest.raises(NotFound):
         house.store.list_files(name)
 
@@ -135,7 +135,7 @@ def test_blobs_that_a_job_takes_must_be_its_owners_and_stay_with_it(house: House
     in_hub(house, "", "theirs", owner="bob")
     taking = job(work={"inputs": [{"to": "a", "source": f"blob:{sha('mine')}"}]})
     house.submit(taking)
-    assert house.store.unused_blobs(house.clock.now_ms() + 1, 10) == [(sha("theirs"), "bob")]
+    assert house.store.unused_blobs(house.clock.now_ms() + 1, 10) == [(sha("theirs"), "bob", 6)]
     both = [{"to": "a", "source": f"blob:{sha('mine')}"}, {"to": "b", "source": f"blob:{sha('theirs')}"}]
     with pytest.raises(Invalid) as refused:
         house.submit(job(), job(work={"inputs": both}))
