@@ -6,17 +6,41 @@ from typing import Any, TypeVar
 
 import click
 
+from worker.protocol import UnitError, parse_bytes, parse_duration
 from worker_manager.cli.lazy import LazyGroup, OurCommand, with_connection
 from worker_manager.cli.output import show_one, show_pairs
 from worker_manager.cli.world import Invocation, takes_invocation
 from worker_manager.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
-_OWN = ("listen",)
+_OWN: dict[str, tuple[str, Callable[[str], Any]]] = {  # option → the hub's setting, and how it is read
+    "listen": ("listen", str),
+    "blob_keep": ("blob_keep_ms", parse_duration),
+    "blob_limit": ("blob_limit", parse_bytes),
+}
 
 
 def _own_options(command: F) -> F:
-    return click.option("--listen", metavar="HOST:PORT", help="[default: 127.0.0.1 and a free port]")(command)
+    for option in (
+        click.option("--blob-limit", metavar="SIZE", help="Files in the hub take so much at most. [default: its disk]"),
+        click.option("--blob-keep", metavar="TIME", help="Files that no job needs stay so long. [default: 1d]"),
+        click.option("--listen", metavar="HOST:PORT", help="[default: 127.0.0.1 and a free port]"),
+    ):
+        command = option(command)
+    return command
+
+
+def _taken(given: dict[str, Any]) -> dict[str, Any]:
+    """What was said of the hub's own settings, out of everything that was said."""
+    own = {}
+    for name, (setting, read) in _OWN.items():
+        text = given.pop(name)
+        try:
+            if text is not None:
+                own[setting] = read(text)
+        except UnitError as error:
+            raise UsageError(f"--{name.replace('_', '-')}: {error}") from None
+    return own
 
 
 @click.group(cls=LazyGroup, invoke_without_command=True)
@@ -26,7 +50,7 @@ def _own_options(command: F) -> F:
 def hub(ctx: click.Context, /, **given: Any) -> None:
     """Run the hub in the foreground, or start, find and stop one that runs by itself."""
     inv: Invocation = ctx.obj
-    own = {name: value for name in _OWN if (value := given.pop(name)) is not None}
+    own = _taken(given)
     ctx.obj = inv.plus(**given)
     if ctx.invoked_subcommand is None:
         from worker_manager.hub.server import serve
@@ -44,12 +68,15 @@ def start(ctx: click.Context, /, **given: Any) -> None:
     """Start a hub that goes on by itself; its URL goes to stdout."""
     from worker_manager.hub import discovery
 
-    own = {**ctx.meta.get("hub", {}), **{name: value for name in _OWN if (value := given.pop(name)) is not None}}
+    own = {**ctx.meta.get("hub", {}), **_taken(given)}
     inv = ctx.obj.plus(**given)
     settings = _settings(inv, own)
     found, started = discovery.find_or_start(settings)
     inv.say(f"{'started' if started else 'it runs already'}: pid {found.pid}")
-    asked = [*own, *(["advertise_url"] if settings.advertise_url not in ("", found.url) else [])]
+    asked = [
+        *(name.removesuffix("_ms") for name in own),
+        *(["advertise_url"] if settings.advertise_url not in ("", found.url) else []),
+    ]
     if not started and asked:
         inv.say(
             f"worker-manager: {' and '.join(asked).replace('_', '-')} would hold for a new one: hub stop, then again"

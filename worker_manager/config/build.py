@@ -40,8 +40,18 @@ _LIMITS_WITH_TIME = (
 
 CODALAB_AGENT = "cl-worker"  # speaks another protocol: where a command line names it, our own agent is meant
 DATABASE = Option("database", secret=True)  # its URL may hold a password
-_OWN_HUB = ("listen", "advertise_url", "tls", "tls_certificate", "tls_key", "behind_proxy", "sts_url", "log_level")
-_OWN_HUB_TIMES = ("lease", "retention")
+_OWN_HUB = (
+    "listen",
+    "advertise_url",
+    "tls",
+    "tls_certificate",
+    "tls_key",
+    "behind_proxy",
+    "sts_url",
+    "blob_limit",
+    "log_level",
+)
+_OWN_HUB_TIMES = ("lease", "retention", "blob_keep")
 
 
 def build(tree: Tree, request: Request, catalogue: Catalogue) -> Settings:

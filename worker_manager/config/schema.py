@@ -102,6 +102,8 @@ class HubPart(_Part):
     sts_url: str | None = None
     lease: Duration | None = None
     retention: Duration | None = None
+    blob_keep: Duration | None = None
+    blob_limit: Bytes | None = None
     log_level: Literal["debug", "info", "warning", "error"] | None = None
 
 
