@@ -6,6 +6,8 @@ Plain data, for hub and worker alike. Stdlib only and Python 3.9, because it tra
 import hashlib
 from typing import Any, Dict, List, Mapping, Optional, TypedDict
 
+MOST_KEPT = 10_000  # files that an attempt may keep; with more it has failed
+MOST_PATH = 1000  # bytes of UTF-8 in the path of one
 PUBLIC = "public"  # the part of a cache that is everybody's
 
 

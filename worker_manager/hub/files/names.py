@@ -9,7 +9,9 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-MOST_PATH = 1000  # bytes
+from worker import files
+
+MOST_PATH = files.MOST_PATH  # bytes
 MOST_PART = 255
 MOST_SOURCE = 4096
 ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar", ".zip")

@@ -25,6 +25,7 @@ from worker.protocol import (
 from worker_manager.hub.bodies import too_deep
 from worker_manager.hub.contract import LogPiece, worker_topic
 from worker_manager.hub.endpoint import Call, Endpoint, Need
+from worker_manager.hub.files.told import check_files
 from worker_manager.hub.problems import Problem, invalid, not_found
 from worker_manager.hub.services import Services, reply
 from worker_manager.hub.types import MIB, NoQuery
@@ -174,6 +175,8 @@ def _is_plain(result: Any) -> bool:
         return False
     if exit_code is not None and (type(exit_code) is not int or abs(exit_code) > LARGEST):
         return False
+    if "files" in result:
+        return False
     if result.get("outcome") not in Outcome.ALL or result.get("reason") != "" or result.get("text") != "":
         return False
     for name in AMOUNTS:
@@ -195,6 +198,7 @@ def _check_result(fields: Fields, place: int, one: Any) -> None:
     own.signed_or_none("exit_code")
     for name in AMOUNTS:
         own.integer_or_none(name)
+    check_files(own, own.items("files"))
     one["reason"] = own.words("reason", LONGEST_CODE)
     one["text"] = own.words("text", LONGEST_TEXT)
 

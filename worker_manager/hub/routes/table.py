@@ -1,7 +1,18 @@
 """Every route of the hub. The busiest stand first, because paths are compared in this order."""
 
 from worker_manager.hub.endpoint import Endpoint
-from worker_manager.hub.routes import agents, blobs, events, jobs, joining, managers, operators, system, workers
+from worker_manager.hub.routes import (
+    agents,
+    blobs,
+    events,
+    grants,
+    jobs,
+    joining,
+    managers,
+    operators,
+    system,
+    workers,
+)
 from worker_manager.hub.routes.description import with_description
 
 ENDPOINTS: tuple[Endpoint, ...] = with_description(
@@ -10,6 +21,7 @@ ENDPOINTS: tuple[Endpoint, ...] = with_description(
         *managers.ENDPOINTS,
         *jobs.ENDPOINTS,
         *workers.ENDPOINTS,
+        *grants.ENDPOINTS,
         *events.ENDPOINTS,
         *operators.ENDPOINTS,
         *blobs.ENDPOINTS,
