@@ -1,8 +1,8 @@
-"""How far a job is, as it says itself in what it writes: a line `::progress 40 training`, or one that its own pattern
+"""How far a job is, as it says itself in what it writes: a line `@progress 40 training`, or one that its own pattern
 finds. Where no such line comes this costs one look for a few bytes in what is read anyway.
 
-    ::progress 40 epoch 3        percent, also 40% and 40.5
-    ::progress 3/10 files        so many of so many; of an unknown number: 3/?
+    @progress 40 epoch 3        percent, also 40% and 40.5
+    @progress 3/10 files        so many of so many; of an unknown number: 3/?
 
 A carriage return ends a line as well: many programs draw their progress over itself. A pattern is a stranger's: it sees
 short lines only, and one that takes too long on them is given up.
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Row = tuple[int, "int | None", str]  # done, of how much (None: unknown), what people should read
 
 CAN = "progress"  # of a worker that knows patterns
-MARK = b"::progress "
+MARK = b"@progress "  # its first letter is rare: where there is none of it the look costs next to nothing
 LINE_ENDS = b"\r\n"
 LONGEST_LINE = 512
 LONGEST_TEXT = 200
@@ -28,7 +28,7 @@ PATTERN_MS = 50  # of processor time, for the lines that are read at once
 
 def may_say(data: bytes) -> bool:
     """Whether this can hold a progress line, or begin one: all that most output ever costs."""
-    return MARK in data or (data[-1] not in LINE_ENDS and _begins(data))
+    return (b"@" in data and MARK in data) or (data[-1] not in LINE_ENDS and _begins(data))
 
 
 def _begins(data: bytes) -> bool:

@@ -9,7 +9,7 @@ WAIT = "while [ ! -e '{}' ]; do sleep 0.05; done\n"
 def test_from_a_jobs_output_to_its_owner(hub: Any, join: Any, eventually: Any, tmp_path: Path) -> None:
     further, last = tmp_path / "further", tmp_path / "last"
     join(hub, hub.token("worker"))
-    script = f"echo '::progress 40 epoch 3'\n{WAIT.format(further)}echo '::progress 3/4'\n{WAIT.format(last)}"
+    script = f"echo '@progress 40 epoch 3'\n{WAIT.format(further)}echo '@progress 3/4'\n{WAIT.format(last)}"
     job = hub.submit("/bin/sh", "-c", script)
     found = eventually(lambda: hub.get(f"/v1/jobs/{job}")["progress"], "its progress")
     assert {**found, "at_ms": 0} == {
@@ -26,7 +26,7 @@ def test_from_a_jobs_output_to_its_owner(hub: Any, join: Any, eventually: Any, t
     last.touch()
     ended = eventually(lambda: _ended(hub, job), "its end")
     assert (ended["state"], ended["progress"]) == ("succeeded", None)
-    assert hub.call("GET", f"/v1/jobs/{job}/logs").content == b"::progress 40 epoch 3\n::progress 3/4\n"
+    assert hub.call("GET", f"/v1/jobs/{job}/logs").content == b"@progress 40 epoch 3\n@progress 3/4\n"
 
 
 def test_a_pattern_of_ones_own(hub: Any, join: Any, eventually: Any, tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_patterns_that_are_none_are_refused(hub: Any) -> None:
 def test_beyond_the_limit_of_its_output(fake_hub: Any, start_agent: Any, eventually: Any, tmp_path: Path) -> None:
     last = tmp_path / "last"
     start_agent()
-    script = f"head -c 20000 /dev/zero | tr '\\0' x\necho\necho '::progress 70 far'\n{WAIT.format(last)}"
+    script = f"head -c 20000 /dev/zero | tr '\\0' x\necho\necho '@progress 70 far'\n{WAIT.format(last)}"
     fake_hub.assign(fake_hub.job("a", "/bin/sh", "-c", script, output_limit=100))
     rows = [["a", 1, "running", 70, 100, "far"]]
     eventually(lambda: any(report.get("progress") == rows for report in fake_hub.reports), "its progress")
@@ -79,7 +79,7 @@ def test_who_writes_much_progress_is_heard_about_once_a_second(
 ) -> None:
     fake_hub.heartbeat_ms = 60_000
     start_agent()
-    script = "i=0; while [ $i -lt 300 ]; do i=$((i+1)); echo ::progress $i/300; sleep 0.01; done"
+    script = "i=0; while [ $i -lt 300 ]; do i=$((i+1)); echo @progress $i/300; sleep 0.01; done"
     fake_hub.assign(fake_hub.job("a", "/bin/sh", "-c", script))
     result = fake_hub.result("a", seconds=60)
     told = [row for report in fake_hub.reports for row in report.get("progress", ())]

@@ -53,20 +53,20 @@ def said(*parts: bytes, pattern: str = "") -> Any:
 
 
 def test_the_newest_line_counts() -> None:
-    assert said(b"begin\n::progress 1\nmore\n::progress 2 x\r\nend\n") == (2, 100, "x")
+    assert said(b"begin\n@progress 1\nmore\n@progress 2 x\r\nend\n") == (2, 100, "x")
 
 
 def test_one_that_makes_no_sense_does_not_hide_the_one_before() -> None:
-    assert said(b"::progress 1\n::progress soon\n") == (1, 100, "")
+    assert said(b"@progress 1\n@progress soon\n") == (1, 100, "")
 
 
 def test_only_at_the_beginning_of_a_line() -> None:
-    assert said(b"echo ::progress 40\n") is None
-    assert said(b"drawn\r::progress 40\r") == (40, 100, "")
+    assert said(b"echo @progress 40\n") is None
+    assert said(b"drawn\r@progress 40\r") == (40, 100, "")
 
 
 def test_a_line_may_come_byte_by_byte() -> None:
-    text = b"x\n::progress 40 a\nrest"
+    text = b"x\n@progress 40 a\nrest"
     scanner: Scanner | None = None
     for at in range(len(text)):
         byte = text[at : at + 1]
@@ -78,25 +78,25 @@ def test_a_line_may_come_byte_by_byte() -> None:
 
 def test_a_line_without_its_end_waits_for_it() -> None:
     scanner = Scanner()
-    assert not scanner.saw(b"::progress 4")
+    assert not scanner.saw(b"@progress 4")
     assert scanner.saw(b"0\n")
     assert scanner.newest == (40, 100, "")
-    assert not scanner.saw(b"::progress 40\n"), "that is no news"
+    assert not scanner.saw(b"@progress 40\n"), "that is no news"
 
 
 def test_a_line_that_never_ends_is_not_kept() -> None:
     scanner = Scanner()
-    scanner.saw(b"::progress 4")
+    scanner.saw(b"@progress 4")
     scanner.saw(b"0" * LONGEST_LINE)
-    scanner.saw(b"\n::progress 5\n")
+    scanner.saw(b"\n@progress 5\n")
     assert scanner.newest == (5, 100, "")
 
 
 def test_plain_output_is_no_reason_to_look_closer() -> None:
     assert not may_say(b"hello\n")
     assert not may_say(b"hello")
-    assert may_say(b"hello\n::prog")
-    assert may_say(b"x\n::progress 4\n")
+    assert may_say(b"hello\n@prog")
+    assert may_say(b"x\n@progress 4\n")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_plain_output_is_no_reason_to_look_closer() -> None:
         (r"(?P<done>\d+)/(?P<whole>\d+) (?P<text>\w+)", "7/8 shards", (7, 8, "shards")),
         (r"(?P<done>\d+) images", "500 images", (500, None, "")),
         (r"(\d+)%", "nothing", None),
-        (r"(\d+)%", "::progress 40", None),
+        (r"(\d+)%", "@progress 40", None),
         (r"(\w+)!", "word!", None),
     ],
 )
