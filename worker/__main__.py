@@ -9,19 +9,23 @@ import contextlib
 import os
 import select
 import sys
-from typing import Optional, Sequence
+from typing import Any, Callable, Mapping, Optional, Sequence, Tuple
 
-from worker import checkpoints, here, host, progress, resources
+from worker import checkpoints, here, host, progress, resources, stagehand
 from worker.agent import Agent, boot_ms
 from worker.client import Refused
 from worker.isolation import found
+from worker.isolation.users import Users, chosen
+from worker.isolation.ways import PROCESS
 from worker.joining import GaveUp, Joining, Stopped
 from worker.journal import Journal, utc_ms
 from worker.limits import places as limits
 from worker.options import Options, UsageError, parse
 from worker.orders import FAILED, OK, REFUSED
+from worker.protocol import Assignment
 from worker.runner import Runner
 from worker.signals import Signals
+from worker.stages import Stages
 from worker.workdir import WorkDir, WorkDirError, WorkDirInUse, default_prefix
 
 USAGE = 2
@@ -61,18 +65,28 @@ def _work(options: Options, work_dir: WorkDir, signals: Signals, journal: Journa
     """The keeper boots while the hub is asked."""
     given = resources.found(work_dir.path, options.wishes, os.environ, utc_ms())
     groups = limits.find() if options.limits == "auto" else {}
+    place, no_cache = stagehand.place_of(options, work_dir.path)
+    if no_cache:
+        journal("no-cache", text=no_cache)
     try:
         isolation = found.find(
-            options.isolation, options.job_user, work_dir.path, options.secrets, options.sandbox_show, os.environ
+            options.isolation,
+            options.job_user,
+            work_dir.path,
+            options.secrets,
+            options.sandbox_show,
+            os.environ,
+            hidden=[place.cache_dir] if place.cache_dir else (),
         )
     except found.JobUserError as error:
         journal("error", text=str(error))
         return USAGE
-    given = given.able((*limits.ways(groups), *isolation.can, progress.CAN))
+    given = given.able((*limits.ways(groups), *isolation.can, progress.CAN, *stagehand.ways(options)))
     if not isolation.told.get("each_owner"):  # another user could not enter the folder
         given = given.able((checkpoints.CAN,))
     if isolation.cannot:
         journal("isolation", can=list(isolation.can), cannot=isolation.cannot)
+    stagehand.put_leftovers_aside(work_dir.path, work_dir.jobs)
     runner = Runner(
         work_dir.jobs,
         given.shape,
@@ -90,7 +104,9 @@ def _work(options: Options, work_dir: WorkDir, signals: Signals, journal: Journa
             journal.call_it(name)
             _leave_note(options, name, work_dir)
         journal("registered", hub=str(options.server), shape=given.shape.to_wire())
-        agent = Agent(options, given.shape, joined, runner, work_dir.path, signals, journal, given.gpus)
+        hub = stagehand.Hub(options.server, name, joined.credential, joined.registered["session"])
+        stages = Stages(runner, stagehand.Stagehand(hub, place, os.environ), _users(isolation.told))
+        agent = Agent(options, given.shape, joined, stages, work_dir.path, signals, journal, given.gpus)
         try:
             return agent.run()
         finally:
@@ -106,6 +122,17 @@ def _work(options: Options, work_dir: WorkDir, signals: Signals, journal: Journa
         return OK
     finally:
         runner.close()
+
+
+def _users(told: Mapping[str, Any]) -> Callable[[Assignment], Optional[Tuple[int, int]]]:
+    """As whom a job runs, as the keeper decides it too."""
+    users = Users(told["registry"])
+
+    def user_of(assignment: Assignment) -> Optional[Tuple[int, int]]:
+        kind = (assignment.get("work") or {}).get("isolation", PROCESS)
+        return chosen(told, kind, assignment.get("owner", ""), users)
+
+    return user_of
 
 
 def _leave_note(options: Options, worker: str, work_dir: WorkDir) -> None:

@@ -23,9 +23,10 @@ from worker.options import Options
 from worker.orders import Order
 from worker.outbox import Outbox
 from worker.protocol import Shape
-from worker.runner import KeeperDied, Runner
+from worker.runner import KeeperDied
 from worker.signals import Signals
 from worker.spool import Spool
+from worker.stages import FILE_WAYS, Cached, NoMoreFiles, Progress, Stages
 from worker.state import State
 from worker.terms import Terms, early
 from worker.usage import Own
@@ -55,7 +56,7 @@ class Agent:
         options: Options,
         shape: Shape,
         joined: Joined,
-        runner: Runner,
+        runner: Stages,
         work_dir: str,
         signals: Signals,
         journal: Journal,
@@ -64,7 +65,7 @@ class Agent:
         now = boot_ms()
         told = joined.registered
         self._options = options
-        self._runner: Optional[Runner] = runner
+        self._runner: Optional[Stages] = runner
         self._signals = signals
         self._journal = journal
         self._credential = joined.credential
@@ -80,6 +81,7 @@ class Agent:
         self._polls = Line(self._dialer, self._poller)
         self._reports = Line(self._dialer, self._poller)
         self._runner_events = 0
+        self._stager = -1  # the descriptor of its channel
         self._exit: Optional[orders.Exit] = None
         self._body: bytes = b""  # of the report under way
         self._alive_at = now
@@ -130,10 +132,16 @@ class Agent:
             return
         self._send_what_is_due(now)
         self._flush_runner()
+        self._watch_stager()
         for fd, _ in self._poller.poll(self._pause(boot_ms())):
             self._attend(fd)
+        if self._runner is not None and self._runner.has_news:
+            self._heed_stager(self._runner)
+            self._heed_keeper(self._runner)
 
     def _pause(self, now: int) -> int:
+        if self._runner is not None and self._runner.has_news:
+            return 0
         times = [self._state.wake_at(now), self._alive_at + ALIVE_MS, self._usage_at]
         for line in (self._polls, self._reports):
             if line.busy:
@@ -158,10 +166,30 @@ class Agent:
             self._here.answer(lambda: dict(self._facts(), signals=self._state.signals, held=self._held()))
         elif self._notices is not None and fd == self._notices.fileno():
             self._heed_notices(self._notices)
+        elif self._runner is not None and fd == self._stager:
+            self._heed_stager(self._runner)
         elif self._runner is not None:
-            events = self._runner.read()
-            if events:
-                self._carry_out(self._state.happened(events, boot_ms()))
+            self._heed_keeper(self._runner)
+
+    def _heed_keeper(self, runner: Stages) -> None:
+        events = runner.read()
+        if events:
+            self._carry_out(self._state.happened(events, boot_ms()))
+
+    def _heed_stager(self, runner: Stages) -> None:
+        told = runner.read_stager()
+        self._watch_stager()  # now: the number of one that has gone may be another's in a moment
+        for news in told:
+            if isinstance(news, Progress):
+                self._state.progressed(*news, text="")
+            elif isinstance(news, Cached):
+                self._state.cached(news.news)
+            elif isinstance(news, NoMoreFiles):
+                ways = tuple(way for way in self._shape.can if way not in FILE_WAYS)
+                self._shape = replace(self._shape, can=ways)
+                self._state.reshaped(self._shape.to_wire())
+            else:
+                self._journal(news.event, text=news.text)
 
     # ------------------------------------------------------------ the hub
 
@@ -266,10 +294,21 @@ class Agent:
             self._poller.register(self._runner.fileno(), wanted)
             self._runner_events = wanted
 
+    def _watch_stager(self) -> None:
+        """It comes with the first job that has files, and another when it dies."""
+        fd = -1 if self._runner is None else self._runner.stager_fileno()
+        if fd != self._stager:
+            if self._stager >= 0:
+                self._poller.unregister(self._stager)
+            if fd >= 0:
+                self._poller.register(fd, select.POLLIN)
+            self._stager = fd
+
     def _keeper_died(self, text: str) -> None:
         runner, self._runner = self._runner, None
         if runner is not None:
             self._poller.unregister(runner.fileno())
+            self._watch_stager()
             runner.close()
         self._carry_out(self._state.keeper_died(text, boot_ms()))
 
@@ -309,13 +348,13 @@ class Agent:
         if self._runner is not None:
             if self._gpus:
                 self._look_after_gpus(self._runner)
-            own = self._own.now((os.getpid(), self._runner.keeper), now)
+            own = self._own.now((os.getpid(), self._runner.keeper, self._runner.stager), now)
             if self._gpus:
                 own["gpus"] = self._gpu_usage()
             self._state.measured(own)
             self._runner.ask_usage()
 
-    def _look_after_gpus(self, runner: Runner) -> None:
+    def _look_after_gpus(self, runner: Stages) -> None:
         """One that is lost, or whose memory fails, goes out: its jobs go on, the next get others."""
         if self._health is None:
             return
@@ -354,8 +393,9 @@ class Agent:
         }
 
     def _held(self) -> List[List[Any]]:
-        rows = [[job, epoch, "running"] for job, epoch in sorted(self._state.held.started)]
-        return rows + [[job, epoch, "queued"] for job, epoch in sorted(self._state.held.queued)]
+        phases = {} if self._runner is None else self._runner.phases()
+        rows = [[*key, phases.get(key, "running")] for key in sorted(self._state.held.started)]
+        return rows + [[*key, phases.get(key, "queued")] for key in sorted(self._state.held.queued)]
 
     def close(self) -> None:
         """Ends what still runs, and the keeper."""
@@ -389,7 +429,7 @@ def terms(told: Terms, shape: Shape, worker: str, now: int) -> Terms:
     return told._replace(ends_at=now + shape.walltime, early_ms=early(worker, shape.walltime))
 
 
-def _tell(runner: Runner, order: Order) -> None:
+def _tell(runner: Stages, order: Order) -> None:
     if isinstance(order, orders.Start):
         runner.start(order.assignments)
     elif isinstance(order, orders.Recall):

@@ -5,7 +5,7 @@ What does not have the form of worker/protocol.py is `Unreachable`: some proxy's
 
 from typing import Any, Callable, Dict, Mapping
 
-from worker import checkpoints, progress
+from worker import checkpoints, filejob, progress
 from worker.connection import Unreachable
 from worker.isolation import ways
 from worker.protocol import Polled, Registered, Reported
@@ -17,10 +17,12 @@ WORK: Dict[str, Callable[[Any], bool]] = {
     "checkpoint": checkpoints.is_sensible,
     "cpu_affinity": lambda value: isinstance(value, bool),
     "image": lambda value: isinstance(value, str) and not value.startswith("-"),
+    "inputs": filejob.are_inputs,
     "isolation": lambda value: value in (ways.PROCESS, *ways.WAYS),
     "max_files": lambda value: _amount(value),
     "max_processes": lambda value: _amount(value),
     "network": lambda value: isinstance(value, bool),
+    "outputs": filejob.are_outputs,
     "progress_regex": progress.is_sensible,
 }
 

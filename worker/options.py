@@ -48,6 +48,11 @@ class Options(NamedTuple):
     sandbox_show: Tuple[str, ...]  # folders that a sandbox shows though it hides what they lie in
     secrets: Tuple[str, ...]  # files that no job may read
     notices: str  # auto, off, or one of PLATFORMS
+    cache_dir: str  # "" is the default
+    cache_size: Optional[int]
+    cache: bool
+    input_paths: Tuple[str, ...]  # folders of this machine from which jobs may take inputs
+    transfers: Optional[int]
 
     def __repr__(self) -> str:
         return "Options(server=%s, worker=%s)" % (self.server, self.worker)  # without the token
@@ -124,6 +129,14 @@ def _ways(text: str) -> Tuple[str, ...]:
     return tuple(word for word in words if word != "none")
 
 
+def _paths(text: str) -> Tuple[str, ...]:
+    words = _tags(text)
+    for word in words:
+        if not os.path.isabs(word) or os.path.normpath(word) == "/":
+            raise UnitError("%r is no folder below /, written in full" % word)
+    return tuple(os.path.normpath(word) for word in words)
+
+
 def _notices(text: str) -> str:
     if text not in ("auto", "off", *PLATFORMS):
         raise UnitError("%r is none of auto, off, %s" % (text, ", ".join(PLATFORMS)))
@@ -172,15 +185,20 @@ FLAGS: Tuple[_Flag, ...] = (
     _Flag("isolation", _ways, "try and offer these: sandbox, docker, podman, apptainer; or none (default: sandbox)"),
     _Flag("job-user", _text, "as root, run jobs as: none, auto (one for each owner), or a user (default none)"),
     _Flag("sandbox-show", _tags, "a folder that sandboxes show though they hide homes (may be repeated)"),
+    _Flag("cache-dir", _text, "where inputs of jobs are kept for others; workers that name the same one share it"),
+    _Flag("cache-size", parse_bytes, "keep at most this much there, such as 200GiB (default: a quarter of its disk)"),
+    _Flag("input-path", _paths, "jobs may take inputs from below this folder of this machine (may be repeated)"),
+    _Flag("transfers", _positive, "move at most so many files of jobs at a time"),
     _Flag("log-format", _format, "auto, json or text"),
 )
 SWITCHES: Tuple[_Flag, ...] = (
     _Flag("tag-exclusive", _switch, "take only jobs that ask for one of the tags"),
     _Flag("exit-on-exception", _switch, "leave on an error of the agent itself instead of going on"),
     _Flag("pass-down-termination", _switch, "the first signal ends the jobs and gives them back"),
+    _Flag("no-cache", _switch, "keep no inputs for other jobs: each job fetches its own"),
     _Flag("delete-work-dir-on-exit", _switch, "leave nothing behind"),
 )
-REPEATED = ("tag", "custom", "resource", "sandbox-show")
+REPEATED = ("tag", "custom", "resource", "sandbox-show", "input-path")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -265,6 +283,11 @@ def _checked(values: Dict[str, Any], env: MutableMapping[str, str]) -> Options:
         isolation=values["isolation"],
         job_user=values["job_user"] or "none",
         sandbox_show=values["sandbox_show"] or (),
+        cache_dir=os.path.abspath(values["cache_dir"]) if values["cache_dir"] else "",
+        cache_size=values["cache_size"],
+        cache=not values["no_cache"],
+        input_paths=values["input_path"] or (),
+        transfers=values["transfers"],
         secrets=tuple(path for path in (values["join_token_file"], values["token_file"]) if path),
     )
 

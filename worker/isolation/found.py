@@ -59,8 +59,10 @@ def find(
     shown: Sequence[str],
     env: Mapping[str, str],
     registry: str = REGISTRY,
+    hidden: Sequence[str] = (),
 ) -> Found:
-    """`wanted`: None tries what is cheap. `secrets`: files that no job may read. Raises JobUserError."""
+    """`wanted`: None tries what is cheap. `secrets`: files that no job may read; `hidden`: folders of which a sandbox
+    shows nothing but a job's own inputs. Raises JobUserError."""
     told: Dict[str, Any] = {
         "root": os.geteuid() == 0,
         "registry": registry,
@@ -78,7 +80,7 @@ def find(
                 cannot[kind] = "%s is not on this machine (package %s)" % (PROGRAM[kind], PACKAGE[kind])
                 continue
             if kind == SANDBOX:
-                told.update(of_sandbox(work_dir, secrets, shown))
+                told.update(of_sandbox(work_dir, secrets, shown, hidden))
             reason = _try(kind, program, told, work_dir)
             if reason:
                 cannot[kind] = reason
@@ -119,12 +121,14 @@ def _user(wish: str) -> Tuple[int, int]:
 # ---------------------------------------------------------------- the sandbox
 
 
-def of_sandbox(work_dir: str, secrets: Sequence[str], shown: Sequence[str]) -> Dict[str, Any]:
+def of_sandbox(
+    work_dir: str, secrets: Sequence[str], shown: Sequence[str], hidden: Sequence[str] = ()
+) -> Dict[str, Any]:
     """Hidden are: all work dirs beside ours, whatever on the way there others cannot enter, homes, and the secrets."""
     prefix = os.path.dirname(work_dir)
     homes = [pwd.getpwuid(os.geteuid()).pw_dir] if _is_known() else []
     folders = [prefix, sandbox.first_closed(prefix) or prefix, *homes, "/root", "/home", "/var/lib/worker-manager"]
-    view = sandbox.view(folders, secrets, shown)
+    view = sandbox.view([*folders, *hidden], secrets, shown)
     return {
         "view": (list(view.hidden), list(view.masked), list(view.shown)),
         "sandbox": tuple(_which(name, processes.DEFAULT_PATH) or "" for name in ("env", "setpriv")),

@@ -14,7 +14,7 @@ from worker import processes
 from worker.attempt import Ending, WorkerProblem
 from worker.isolation import apptainer, containers, sandbox
 from worker.isolation.launch import spawn_as, texts_to_read
-from worker.isolation.users import REGISTRY, Users
+from worker.isolation.users import REGISTRY, Users, chosen
 from worker.isolation.ways import APPTAINER, ENGINES, PROCESS, SANDBOX
 
 TYPE_CHECKING = False
@@ -62,14 +62,8 @@ class Isolator:
     # ------------------------------------------------------------ who
 
     def user_of(self, attempt: Attempt) -> tuple[int, int] | None:
-        """None: ours. A job that is kept apart is never root, unless root was named for it."""
-        if not self._told["root"]:
-            return None
-        if self._told["one_user"]:
-            return tuple(self._told["one_user"])
-        if self._told["each_owner"] or kind_of(attempt) != PROCESS:
-            return self._users.of(attempt.owner)
-        return None
+        """None: ours."""
+        return chosen(self._told, kind_of(attempt), attempt.owner, self._users)
 
     def is_elsewhere(self, attempt: Attempt) -> bool:
         """Its processes are not ours: an engine starts them, and limits them."""

@@ -9,6 +9,12 @@ from __future__ import annotations
 import fcntl
 import os
 
+from worker.isolation.ways import PROCESS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Mapping
+
 FIRST, LAST = 700_000, 799_998  # below and above lie what systems give to people, services and subordinate ids
 TRIAL = (799_999, 799_999)  # nobody's: as this one it is tried whether a sandbox can be made
 REGISTRY = "/var/lib/worker-manager/job-users"
@@ -51,6 +57,18 @@ class Users:
             return len(lines) - 1 + len(torn)
         finally:
             os.close(descriptor)
+
+
+def chosen(told: Mapping[str, Any], kind: str, owner: str, users: Users) -> tuple[int, int] | None:
+    """As whom a job of this owner runs; None: as the agent. One that is kept apart is never root, unless root was named
+    for it. `told`: what `found.find` learned. Raises OSError."""
+    if not told.get("root"):
+        return None
+    if told.get("one_user"):
+        return told["one_user"][0], told["one_user"][1]
+    if told.get("each_owner") or kind != PROCESS:
+        return users.of(owner)
+    return None
 
 
 def _read(descriptor: int) -> bytes:
