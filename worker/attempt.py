@@ -104,6 +104,7 @@ class Attempt:
         "status",
         "swept_since",
         "time_limit_ms",
+        "tries",
         "way",
     )
 
@@ -155,6 +156,7 @@ class Attempt:
         self.cpu_ms: int | None = None
         self.max_rss: int | None = None
         self.swept_since = 0
+        self.tries = 0  # to start it, that failed for want of something
         self.progress: Scanner | None = None  # from its first progress line on, or from the first byte with a pattern
         self.output_listed = False  # it stands in the keeper's list of those with unsent output
 

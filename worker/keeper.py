@@ -30,7 +30,7 @@ from worker.processes import boot_ms
 from worker.progress import Scanner
 from worker.roster import Roster
 from worker.slots import Remover, Slots
-from worker.startup import Starter, is_shortage, why_not_started
+from worker.startup import Starter, is_shortage, may_pass, why_not_started
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from worker.limits.limiter import Limiter
     from worker.packing import Asks
 
+REST_MS = (250, 500, 1000, 2000)  # before another try to start what failed for want of something that may come back
 LEASE_CHECK_MS = 1000  # epoll does not count the time a machine sleeps, the lease does
 CHANNEL_FD = 3
 
@@ -79,6 +80,7 @@ class Keeper:
         self._ender = Ender(self._roster, lambda attempt: self._isolator().has_ended(attempt))
         self._epoll.register(self._ender.wake, select.EPOLLIN)
         self._stuck = False  # nothing of the queue can start until an attempt ends, comes, or the room changes
+        self._rests_until = 0  # nothing is started before
         self._lease_end: int | None = None
         self._asked_to_end = False
 
@@ -123,6 +125,8 @@ class Keeper:
     def _patience(self, now: int) -> float:
         """How long nothing happens by itself, in ms; −1000 for ever (epoll's −1)."""
         waits = [when - now for when in self._ender.due.values()]
+        if now < self._rests_until:
+            waits.append(self._rests_until - now)
         if self._ender.handed:
             waits += [when - now for when in self._ender.handed.values()]
         if self._news.send_at is not None:
@@ -228,7 +232,7 @@ class Keeper:
     # ------------------------------------------------------------ the steps of an attempt
 
     def _start_what_fits(self, now: int) -> None:
-        while not self._stuck and not self._news.is_congested():
+        while not self._stuck and now >= self._rests_until and not self._news.is_congested():
             attempt = self._queue.next(now)
             if attempt is None:
                 self._stuck = True
@@ -258,6 +262,11 @@ class Keeper:
         self._take_back(attempt, reusable=not isinstance(problem, WorkerProblem))
         if is_shortage(problem) and self._roster.by_pid:
             self._stuck = True
+            self._queue.put_back(attempt, attempt.asks, now)
+            return
+        if may_pass(problem) and attempt.tries < len(REST_MS):
+            self._rests_until = now + REST_MS[attempt.tries]
+            attempt.tries += 1
             self._queue.put_back(attempt, attempt.asks, now)
             return
         attempt.ending, attempt.status = why_not_started(attempt.argv, problem)

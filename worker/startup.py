@@ -24,6 +24,8 @@ NOT_FOUND, NOT_EXECUTABLE = 127, 126  # the exit codes a shell gives
 # The machine is out of something, which is not the job's fault.
 SHORTAGE = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
+FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk, in bytes or in files
+
 SENTENCES = {
     errno.ENOENT: "command not found: %s (or the interpreter its first line names)",
     errno.ENOTDIR: "command not found: %s",
@@ -36,6 +38,11 @@ SENTENCES = {
 
 def is_shortage(problem: Exception) -> bool:
     return isinstance(problem, OSError) and problem.errno in SHORTAGE
+
+
+def may_pass(problem: Exception) -> bool:
+    """The machine lacks what it may have again in a moment: other jobs end, and what they left is being removed."""
+    return is_shortage(problem) or (isinstance(problem, WorkerProblem) and problem.errno in FULL)
 
 
 def why_not_started(argv: list[str], problem: Exception) -> tuple[Ending, int | None]:
