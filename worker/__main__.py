@@ -28,6 +28,10 @@ from worker.signals import Signals
 from worker.stages import Stages
 from worker.workdir import WorkDir, WorkDirError, WorkDirInUse, default_prefix
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from worker.machine.seat import Seat
+
 USAGE = 2
 
 
@@ -84,6 +88,10 @@ def _work(options: Options, work_dir: WorkDir, signals: Signals, journal: Journa
     given = given.able((*limits.ways(groups), *isolation.can, progress.CAN, *stagehand.ways(options)))
     if not isolation.told.get("each_owner"):  # another user could not enter the folder
         given = given.able((checkpoints.CAN,))
+    seat, given = _seat(options, given, journal)
+    if options.share and seat is None:
+        return FAILED
+    shape = given.shape if seat is None else seat.offer()
     if isolation.cannot:
         journal("isolation", can=list(isolation.can), cannot=isolation.cannot)
     stagehand.put_leftovers_aside(work_dir.path, work_dir.jobs)
@@ -94,16 +102,17 @@ def _work(options: Options, work_dir: WorkDir, signals: Signals, journal: Journa
         places=groups,
         isolation=isolation.told,
         checkpoints_at=checkpoints.base_of(os.path.dirname(work_dir.path)),
+        seat=seat,
     )
     try:
         facts = {**host.facts(os.environ), **({"cannot": isolation.cannot} if isolation.cannot else {})}
-        joining = Joining(options, given.shape, facts)
+        joining = Joining(options, shape, facts)
         joined = joining.join(boot_ms, lambda ms: _rested(ms, signals), journal)
         name = joined.registered.get("worker") or options.worker
         if name != options.worker:
             journal.call_it(name)
             _leave_note(options, name, work_dir)
-        journal("registered", hub=str(options.server), shape=given.shape.to_wire())
+        journal("registered", hub=str(options.server), shape=shape.to_wire())
         hub = stagehand.Hub(options.server, name, joined.credential, joined.registered["session"])
         stages = Stages(runner, stagehand.Stagehand(hub, place, os.environ), _users(isolation.told))
         agent = Agent(options, given.shape, joined, stages, work_dir.path, signals, journal, given.gpus)
@@ -133,6 +142,22 @@ def _users(told: Mapping[str, Any]) -> Callable[[Assignment], Optional[Tuple[int
         return chosen(told, kind, assignment.get("owner", ""), users)
 
     return user_of
+
+
+def _seat(options: Options, given: resources.Given, journal: Journal) -> "Tuple[Optional[Seat], resources.Given]":
+    """Among the workers of this machine, where it is to be shared. Which of its GPUs a job gets is found out then."""
+    if not options.share:
+        return None, given
+    from worker.machine import folder
+    from worker.machine.seat import Seat
+
+    common = folder.DEFAULT if options.share == "auto" else options.share
+    given = given._replace(gpus=given.all_gpus)
+    try:
+        return Seat(common, options.worker, given.there, given.shape, given.gpus), given
+    except folder.NotShared as error:
+        journal("error", text="--share: %s" % error)
+        return None, given
 
 
 def _leave_note(options: Options, worker: str, work_dir: WorkDir) -> None:

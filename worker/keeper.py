@@ -24,7 +24,7 @@ from worker.attempt import OVER, QUEUED, RUNNING, Attempt, Ending, WorkerProblem
 from worker.channel import Channel
 from worker.ending import LAST_SWEEP_MS, SWEEP_MS, Ender
 from worker.news import News
-from worker.packing import Queue, Room
+from worker.packing import Queue, Room, Taken
 from worker.pipes import Pipes
 from worker.processes import boot_ms
 from worker.progress import Scanner
@@ -38,11 +38,13 @@ if TYPE_CHECKING:
 
     from worker.isolation.isolator import Isolator
     from worker.limits.limiter import Limiter
+    from worker.machine.sharing import Sharing
     from worker.packing import Asks
 
 REST_MS = (250, 500, 1000, 2000)  # before another try to start what failed for want of something that may come back
 LEASE_CHECK_MS = 1000  # epoll does not count the time a machine sleeps, the lease does
 CHANNEL_FD = 3
+LOCK_FD = 4  # among the workers of this machine; only of a keeper that has neighbours
 
 # Exit codes, from which the agent tells people what happened.
 DONE, LEASE_ENDED, WORK_DIR_IN_USE = 0, 3, 4
@@ -57,6 +59,7 @@ class Keeper:
         env: dict[str, str],
         places: Iterable[tuple[str, int, str, str]] = (),
         isolation: Mapping[str, Any] | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
         """`places`: where control groups can be made, see `limits.places`."""
         nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -79,6 +82,9 @@ class Keeper:
         self._setting = (work_dir, env, nothing)
         self._ender = Ender(self._roster, lambda attempt: self._isolator().has_ended(attempt))
         self._epoll.register(self._ender.wake, select.EPOLLIN)
+        self._sharing = sharing  # with other workers of this machine
+        if sharing is not None:
+            self._epoll.register(sharing.fileno(), select.EPOLLIN)
         self._stuck = False  # nothing of the queue can start until an attempt ends, comes, or the room changes
         self._rests_until = 0  # nothing is started before
         self._lease_end: int | None = None
@@ -101,10 +107,16 @@ class Keeper:
                 self._isolated.close()
             if self._limits is not None:
                 self._limits.close()
+            if self._sharing is not None:
+                self._sharing.close()
 
     def _step(self) -> None:
         now = boot_ms()
+        if self._sharing is not None and self._sharing.look(now):
+            self._stuck = False
         self._start_what_fits(now)
+        if self._sharing is not None:
+            self._heed_neighbours(self._sharing, now)
         self._ender.keep_time(now)
         if self._limits is not None and self._limits.look_at is not None:
             self._keep_limits(self._limits, now)
@@ -116,6 +128,8 @@ class Keeper:
                 self._ender.reap()
             elif fd == self._channel.fd:
                 self.obey(self._channel.receive())
+            elif self._sharing is not None and fd == self._sharing.fileno():
+                self._sharing.heard(boot_ms(), bool(len(self._queue)))
             else:
                 self._pipes.read(fd)
         if self._ender.swept:
@@ -135,6 +149,8 @@ class Keeper:
             waits.append(SWEEP_MS)
         if self._limits is not None and self._limits.look_at is not None:
             waits.append(self._limits.look_at - now)
+        if self._sharing is not None:
+            waits.append(self._sharing.due(self._queue.oldest if self._stuck else None) - now)
         if self._lease_end is not None:
             waits.append(min(LEASE_CHECK_MS, self._lease_end - now))
         return max(0, min(waits)) if waits else -1000
@@ -219,6 +235,17 @@ class Keeper:
         for attempt, ending in limits.look(now):
             self._ender.tell(attempt, ending, 0)
 
+    # ------------------------------------------------------------ neighbours
+
+    def _heed_neighbours(self, sharing: Sharing, now: int) -> None:
+        """The agent hears what they leave before it hears of a job that goes back for the lack of it."""
+        offer = sharing.news()
+        if offer is not None:
+            self._news.offer(offer)
+        if self._stuck:
+            for attempt in self._queue.waiting_since(sharing.patient_since(now)):
+                self._cancel(attempt, sharing.too_late, 0)
+
     # ------------------------------------------------------------ isolation
 
     def _isolator(self) -> Isolator:
@@ -242,6 +269,9 @@ class Keeper:
     def _start(self, attempt: Attempt, now: int) -> None:
         try:
             self._starter.start(attempt)
+        except Taken:
+            self._stuck = True
+            self._queue.put_back(attempt, attempt.asks, self._queue.since)
         except (OSError, ValueError, TypeError) as problem:
             self._not_started(attempt, problem, now)
         else:
@@ -306,21 +336,27 @@ def lock(work_dir: str) -> bool:
     return False
 
 
-def close_all_but_the_channel() -> None:
-    """Whatever the agent was started with must reach no job."""
+def close_all_but(last: int) -> None:
+    """Whatever the agent was started with must reach no job; what it gave us neither."""
     for name in os.listdir("/proc/self/fd"):
-        if int(name) > CHANNEL_FD:
+        if int(name) > last:
             try:  # noqa: SIM105  # contextlib costs the keeper a millisecond to import
                 os.close(int(name))
             except OSError:
                 pass  # the one that listed them
-    os.set_inheritable(CHANNEL_FD, False)
+    for ours in range(CHANNEL_FD, last + 1):
+        os.set_inheritable(ours, False)
+
+
+def _sharing(told: Any, has: Asks | None, gpus: list[str]) -> Sharing:
+    from worker.machine.sharing import Sharing  # most keepers have no neighbours
+
+    return Sharing(told, LOCK_FD, has, gpus)
 
 
 def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)  # ends are the agent's to decide; it tells us, or it dies
-    close_all_but_the_channel()
     processes.adopt_orphans("wm-keeper")
     channel = Channel(CHANNEL_FD)
     messages: list[tuple[Any, ...]] = []
@@ -329,10 +365,13 @@ def main() -> int:
         messages += channel.receive()
     if not messages:
         return DONE
-    _, work_dir, has, gpus, env, places, isolation = messages.pop(0)
+    _, work_dir, has, gpus, env, places, isolation, share = messages.pop(0)
+    close_all_but(CHANNEL_FD if share is None else LOCK_FD)
     if not lock(work_dir):
         return WORK_DIR_IN_USE
-    keeper = Keeper(channel, work_dir, Room(has, gpus), env, places, isolation)
+    sharing = None if share is None else _sharing(share, has, gpus)
+    room = Room(has, gpus) if sharing is None else sharing.room
+    keeper = Keeper(channel, work_dir, room, env, places, isolation, sharing)
     keeper.obey(messages)
     return keeper.run()
 

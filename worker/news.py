@@ -61,6 +61,11 @@ class News:
             self._further.append(attempt)
         self._send_by(boot_ms() + BATCH_MS)
 
+    def offer(self, amounts: dict[str, int]) -> None:
+        """What the neighbours leave has changed: the hub hears it at once."""
+        self._messages.append(("offer", "", 0, amounts))
+        self._send_by(boot_ms())
+
     def has_written(self, attempt: Attempt, size: int) -> None:
         """So much more of its output is kept."""
         if not size:

@@ -8,7 +8,7 @@ import argparse
 import os
 import stat
 import sys
-from typing import Any, Callable, Dict, List, MutableMapping, NamedTuple, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, MutableMapping, NamedTuple, NoReturn, Optional, Sequence, Tuple
 
 from worker.address import BadAddress, Endpoint, endpoint
 from worker.host import VERSION
@@ -48,6 +48,7 @@ class Options(NamedTuple):
     sandbox_show: Tuple[str, ...]  # folders that a sandbox shows though it hides what they lie in
     secrets: Tuple[str, ...]  # files that no job may read
     notices: str  # auto, off, or one of PLATFORMS
+    share: str  # the folder that the workers of this machine have in common; auto; "": it has the machine for itself
     cache_dir: str  # "" is the default
     cache_size: Optional[int]
     cache: bool
@@ -137,6 +138,12 @@ def _paths(text: str) -> Tuple[str, ...]:
     return tuple(os.path.normpath(word) for word in words)
 
 
+def _share(text: str) -> str:
+    if text != "auto" and not os.path.isabs(text):
+        raise UnitError("%r is neither auto nor a folder, written in full" % text)
+    return text
+
+
 def _notices(text: str) -> str:
     if text not in ("auto", "off", *PLATFORMS):
         raise UnitError("%r is none of auto, off, %s" % (text, ", ".join(PLATFORMS)))
@@ -189,6 +196,7 @@ FLAGS: Tuple[_Flag, ...] = (
     _Flag("cache-size", parse_bytes, "keep at most this much there, such as 200GiB (default: a quarter of its disk)"),
     _Flag("input-path", _paths, "jobs may take inputs from below this folder of this machine (may be repeated)"),
     _Flag("transfers", _positive, "move at most so many files of jobs at a time"),
+    _Flag("share", _share, "share this machine with other workers, by a folder that all of them see (or auto)"),
     _Flag("log-format", _format, "auto, json or text"),
 )
 SWITCHES: Tuple[_Flag, ...] = (
@@ -199,6 +207,8 @@ SWITCHES: Tuple[_Flag, ...] = (
     _Flag("delete-work-dir-on-exit", _switch, "leave nothing behind"),
 )
 REPEATED = ("tag", "custom", "resource", "sandbox-show", "input-path")
+
+BARE: Mapping[str, Mapping[str, Any]] = {"share": {"nargs": "?", "const": "auto", "metavar": "DIR"}}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -220,8 +230,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="wm-worker", description=words, allow_abbrev=False)
     parser.add_argument("--version", action="version", version="wm-worker %s" % VERSION)
     for flag in FLAGS:
-        action = "append" if flag.name in REPEATED else "store"
-        parser.add_argument("--" + flag.name, action=action, help=flag.help.replace("%", "%%"))
+        how = {"action": "append"} if flag.name in REPEATED else dict(BARE.get(flag.name, {}))
+        parser.add_argument("--" + flag.name, help=flag.help.replace("%", "%%"), **how)
     for flag in SWITCHES:
         parser.add_argument("--" + flag.name, action="store_const", const="true", help=flag.help)
     return parser
@@ -280,6 +290,7 @@ def _checked(values: Dict[str, Any], env: MutableMapping[str, str]) -> Options:
         log_format=_style(values["log_format"] or "auto"),
         limits=values["limits"] or "auto",
         notices=values["notices"] or "auto",
+        share=values["share"] or "",
         isolation=values["isolation"],
         job_user=values["job_user"] or "none",
         sandbox_show=values["sandbox_show"] or (),

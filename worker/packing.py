@@ -5,6 +5,7 @@ Whether a job can run on a worker at all is for `protocol.fits`; here attempts t
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 
 TYPE_CHECKING = False
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
 
 # Smaller attempts may overtake the first of the queue for this long; then room is kept for it.
 PATIENCE_MS = 2000
+
+
+class Taken(OSError):
+    """A neighbour on the same machine was quicker: the attempt has to wait."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EAGAIN, "the other workers of this machine hold what it asks for")
 
 
 class Room:
@@ -67,6 +75,7 @@ class Queue:
         self._alike: dict[Asks, Deque[tuple[int, Any, int]]] = {}  # (ticket, item, since), oldest first
         self._tickets = 0
         self._count = 0
+        self.since = 0  # when the last that `next` gave came
 
     def __len__(self) -> int:
         return self._count
@@ -76,10 +85,18 @@ class Queue:
         self._alike.setdefault(asks, deque()).append((self._tickets, item, now))
         self._count += 1
 
-    def put_back(self, item: Any, asks: Asks, now: int) -> None:
+    def put_back(self, item: Any, asks: Asks, since: int) -> None:
         """It was the next one and could not start after all: it is the next one again."""
-        self._alike.setdefault(asks, deque()).appendleft((0, item, now))
+        self._alike.setdefault(asks, deque()).appendleft((0, item, since))
         self._count += 1
+
+    @property
+    def oldest(self) -> int | None:
+        """When the one came that waits for longest."""
+        return min((line[0][2] for line in self._alike.values()), default=None)
+
+    def waiting_since(self, before: int) -> list[Any]:
+        return [item for line in self._alike.values() for _, item, since in line if since <= before]
 
     def remove(self, item: Any, asks: Asks) -> None:
         kept = deque(entry for entry in self._alike.pop(asks) if entry[1] is not item)
@@ -94,7 +111,7 @@ class Queue:
             lines.sort(key=oldest_first)
         for at, (asks, line) in enumerate(lines):
             if self._room.fits(asks):
-                item = line.popleft()[1]
+                _, item, self.since = line.popleft()
                 self._count -= 1
                 if not line:
                     del self._alike[asks]

@@ -133,6 +133,7 @@ class Shape:
     custom: Tuple[Tuple[str, int], ...] = ()  # further countable things, sorted by name
     exclusive: bool = False  # had: takes only jobs that ask for one of its tags
     can: Tuple[str, ...] = ()  # asked: all of these ways to run a job; had: those that it knows. Sorted
+    machine: str = ""  # had: what it has it shares with all workers that say the same, so nothing waits on any of them
 
     def to_wire(self) -> Dict[str, Any]:
         """Only what differs from the default, so that messages stay short."""

@@ -38,6 +38,8 @@ class Wishes(NamedTuple):
 class Given(NamedTuple):
     shape: Shape
     gpus: Tuple[str, ...]  # device ids behind shape.gpus, as CUDA_VISIBLE_DEVICES takes them
+    there: Shape = Shape(cpus=0)  # what was found, whatever the flags say
+    all_gpus: Tuple[str, ...] = ()  # and all device ids, more of them than shape.gpus where the flags say less
 
     def able(self, ways: Sequence[str]) -> "Given":
         """It knows these ways to run a job, too."""
@@ -69,7 +71,8 @@ def found(work_dir: str, wishes: Wishes, env: Mapping[str, str], now_ms: int) ->
         disk=status.f_bavail * status.f_frsize,
         walltime=walltime_left(env, now_ms),
     )
-    return wished(shape, devices, wishes)
+    given = wished(shape, devices, wishes)
+    return given._replace(there=shape, all_gpus=max(given.gpus, devices, key=len))
 
 
 def wished(shape: Shape, devices: Sequence[str], wishes: Wishes) -> Given:

@@ -10,21 +10,28 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import replace
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from worker import checkpoints, orphans, processes
 from worker.channel import Channel
 from worker.isolation import ways
-from worker.keeper import CHANNEL_FD, LEASE_ENDED, WORK_DIR_IN_USE
+from worker.keeper import CHANNEL_FD, LEASE_ENDED, LOCK_FD, WORK_DIR_IN_USE
 from worker.limits.places import Place
 from worker.processes import boot_ms
 from worker.protocol import Assignment, Misfit, Outcome, Result, Shape, fits, format_duration
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from worker.machine.seat import Seat
 
 Key = Tuple[str, int]
 Message = Tuple[Any, ...]
 Amounts = Tuple[Tuple[str, int], ...]
 Files = Tuple[str, Tuple[str, ...], int]
 
+AMOUNTS = ("cpus", "memory", "gpus", "disk")
+CUSTOM = "custom:"  # before names of one's own, so that none can be taken for ours
 DEFAULT_GRACE_MS = 10_000
 FRAME = 64  # messages: the keeper begins with the first before the last has arrived
 BOOTSTRAP = "import sys; sys.path.insert(0, sys.argv[1]); from worker.keeper import main; sys.exit(main())"
@@ -84,7 +91,20 @@ class Usage(NamedTuple):
     jobs: List[Tuple[str, int, int, int]]
 
 
-Event = Union[Started, Output, Ended, Usage, Progressed]
+class Offered(NamedTuple):
+    """What the neighbours on its machine leave to this worker has changed."""
+
+    machine: str
+    amount: Mapping[str, int]  # as `amounts` names them; its own jobs' are part of it
+
+    def of(self, has: Shape) -> Shape:
+        """What the hub is told, when it may have `has` at the most."""
+        least = {name: min(getattr(has, name), self.amount.get(name, 0)) for name in AMOUNTS}
+        custom = tuple((name, min(count, self.amount.get(CUSTOM + name, 0))) for name, count in has.custom)
+        return replace(has, machine=self.machine, custom=custom, **least)
+
+
+Event = Union[Started, Output, Ended, Usage, Progressed, Offered]
 
 
 class Asked(NamedTuple):
@@ -103,8 +123,8 @@ class Runner:
     `has.gpus`; each job sees its own through CUDA_VISIBLE_DEVICES. `env` is what every job's environment starts from
     (the agent's own is never passed on). `places` is where control groups can be made (`limits.places.find`); without
     them the keeper watches the memory of jobs itself. `isolation` is what `isolation.found` found out; without it jobs
-    are processes. `checkpoints_at` is where the
-    folders of jobs are that save what they have done.
+    are processes. `checkpoints_at` is where the folders of jobs are that save what they have done. With a `seat` among
+    the workers of this machine `has` is the most that jobs may use, and each starts when the others leave it enough.
     """
 
     def __init__(
@@ -117,6 +137,7 @@ class Runner:
         places: Optional[Mapping[str, Place]] = None,
         isolation: Optional[Mapping[str, Any]] = None,
         checkpoints_at: str = "",
+        seat: Optional["Seat"] = None,
     ) -> None:
         self._keeper_id = os.urandom(8).hex()
         self._has = has
@@ -127,13 +148,16 @@ class Runner:
         self._death: Optional[KeeperDied] = None
         self._isolation = isolation or {}
         self._checkpoints = checkpoints_at
-        self._channel, self._pid = start_keeper()
+        self._seat = seat
+        self._channel, self._pid = start_keeper(-1 if seat is None else seat.lock)
         base = {"PATH": processes.DEFAULT_PATH, **(env or {}), "WM_KEEPER": self._keeper_id}
         if MARK in os.environ:
             base[MARK] = os.environ[MARK]
         self._places = places or {}
         told = [(name, place.version, place.parent, place.home) for name, place in (places or {}).items()]
-        self._waiting.append(("setup", os.path.abspath(work_dir), amounts(has), list(gpus), base, told, isolation))
+        share = None if seat is None else tuple(seat.told)
+        where = os.path.abspath(work_dir)
+        self._waiting.append(("setup", where, amounts(has), list(gpus), base, told, isolation, share))
         if lease_ms is not None:
             self._waiting.append(("lease", boot_ms() + lease_ms))
         self.flush()
@@ -269,6 +293,8 @@ class Runner:
             self._tell("end")
             self._reap(wait_ms)
             self._channel.close()
+        if self._seat is not None:
+            self._seat.close()
 
     def _tell(self, *message: Any) -> None:
         self._waiting.append(message)
@@ -282,11 +308,16 @@ class Runner:
             return Progressed(job, epoch, *message[3:])
         if name == "usage":
             return Usage(message[3])
+        if name == "offer":
+            return self._offered(message[3])
         if name == "started":
             self._pids[job, epoch] = message[4]
             return Started(job, epoch, message[3])
         self._pids.pop((job, epoch), None)
         return Ended(result_of(message[1:-1], self._sent.pop((job, epoch))), message[-1])
+
+    def _offered(self, amount: Dict[str, int]) -> Offered:
+        return Offered("" if self._seat is None else self._seat.machine, amount)
 
     def _died(self) -> KeeperDied:
         """Why, and once: end what it could not end itself, in case it was killed."""
@@ -298,6 +329,8 @@ class Runner:
                 from worker.isolation import found  # a keeper that was killed leaves its containers
 
                 found.remove_containers(self._isolation, self._keeper_id)
+            if self._seat is not None:
+                self._seat.close()  # only now nothing of its jobs is left
             self._death = KeeperDied(why_it_died(status))
         return self._death
 
@@ -321,13 +354,15 @@ class Runner:
         return 0
 
 
-def start_keeper() -> Tuple[Channel, int]:
-    """A process of its own, in a session of its own, that shares one socket with us and nothing else."""
+def start_keeper(lock: int = -1) -> Tuple[Channel, int]:
+    """A process of its own, in a session of its own, that shares one socket with us and nothing else; but for a lock
+    among neighbours, where there is one."""
     import fcntl
 
     ours, theirs = socket.socketpair()
     # Away from the low numbers, because the keeper gets it as number 3.
     passed = fcntl.fcntl(theirs.fileno(), fcntl.F_DUPFD_CLOEXEC, 10)
+    passed_lock = -1 if lock < 0 else fcntl.fcntl(lock, fcntl.F_DUPFD_CLOEXEC, 10)
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
         root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -340,6 +375,7 @@ def start_keeper() -> Tuple[Channel, int]:
                 (os.POSIX_SPAWN_DUP2, 2 if is_open(2) else nothing, 1),
                 (os.POSIX_SPAWN_DUP2, 1, 2),
                 (os.POSIX_SPAWN_DUP2, passed, CHANNEL_FD),
+                *([] if lock < 0 else [(os.POSIX_SPAWN_DUP2, passed_lock, LOCK_FD)]),
             ],
             setsid=True,
             setsigmask=[],
@@ -347,6 +383,8 @@ def start_keeper() -> Tuple[Channel, int]:
     finally:
         os.close(passed)
         os.close(nothing)
+        if lock >= 0:
+            os.close(passed_lock)
         theirs.close()
     return Channel(ours.detach()), pid
 
@@ -360,11 +398,11 @@ def is_open(fd: int) -> bool:
 
 
 def amounts(shape: Optional[Shape]) -> Optional[Amounts]:
-    """What can be used up, sorted by name. Names of one's own have a prefix, so that none can be taken for ours."""
+    """What can be used up, sorted by name."""
     if shape is None:
         return None
-    counts = {"cpus": shape.cpus, "memory": shape.memory, "gpus": shape.gpus, "disk": shape.disk}
-    counts.update(("custom:" + name, count) for name, count in shape.custom)
+    counts = {name: getattr(shape, name) for name in AMOUNTS}
+    counts.update((CUSTOM + name, count) for name, count in shape.custom)
     return tuple(sorted((name, count) for name, count in counts.items() if count))
 
 

@@ -26,8 +26,8 @@ from worker.intake import Intake, key_of
 from worker.lease import Lease
 from worker.orders import FAILED, OK, REFUSED, Cancel, EndAll, Exit, Extend, HandBackBy, Key, Order, Recall, Say, Start
 from worker.outbox import Outbox
-from worker.protocol import Assignment, Outcome, Phase, Polled, Registered, Report, Reported
-from worker.runner import Ended, Event, Progressed, Started, Usage
+from worker.protocol import Assignment, Outcome, Phase, Polled, Registered, Report, Reported, Shape
+from worker.runner import Ended, Event, Offered, Progressed, Started, Usage
 from worker.terms import (
     FAREWELL_MS,
     KILL_GRACE_MS,
@@ -79,6 +79,7 @@ class State:
         self._ack = 0
         self._usage = Rates()
         self._reshaped = False
+        self._offered: Optional[Offered] = None  # what its neighbours leave of it
         self._told_of_loss = False
         self.signals = 0
         self._signalled_at = now
@@ -219,6 +220,9 @@ class State:
                 orders += self._suspect(self._black_hole.saw(result, now))
             elif isinstance(event, Progressed):
                 self.progressed(event.job, event.epoch, Phase.RUNNING, event.done, event.whole, event.text)
+            elif isinstance(event, Offered):
+                self._offered, self._reshaped = event, True
+                outbox.tell()
             elif isinstance(event, Usage):
                 outbox.usage = self._usage.of_jobs(event.jobs, now)
             elif isinstance(event, Started):
@@ -257,6 +261,11 @@ class State:
         unknown = sorted(keys - self.held.all)
         text = "its worker made an error"
         return [Cancel(job, epoch, "agent-error", text, Outcome.RETURNED, grace_ms=0) for job, epoch in unknown]
+
+    def _now_has(self) -> Dict[str, Any]:
+        if self._offered is None:
+            return dict(self._shape)
+        return self._offered.of(Shape.from_wire(self._shape)).to_wire()
 
     def reshaped(self, shape: Mapping[str, Any]) -> None:
         """What it has is less from now on: the hub hears it at once."""
@@ -448,9 +457,9 @@ class State:
             report["why"] = {"code": self.drain.reason, "text": self.drain.text}
         if self.terms.ends_at is not None and (self._reshaped or now >= self._shape_told_at + SHAPE_MS):
             self._shape_told_at = now
-            report["shape"] = {**self._shape, "walltime": max(0, self.terms.ends_at - now)}
+            report["shape"] = {**self._now_has(), "walltime": max(0, self.terms.ends_at - now)}
         elif self._reshaped:
-            report["shape"] = dict(self._shape)
+            report["shape"] = self._now_has()
         self._reshaped = False
         return report
 

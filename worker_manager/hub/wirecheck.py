@@ -7,6 +7,7 @@ from worker.protocol import LARGEST
 from worker_manager.hub.problems import invalid
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
+_MACHINE = re.compile(r"[a-z0-9]{0,64}", re.ASCII)
 _MISSING = object()
 _AMOUNTS = ("cpus", "memory", "gpus", "disk")
 
@@ -97,6 +98,8 @@ def shape_mistake(shape: Any) -> str | None:
         return "walltime is neither a number of milliseconds nor null"
     if not isinstance(shape.get("gpu_type", ""), str) or len(shape.get("gpu_type", "")) > 200:
         return "gpu_type is not a short string"
+    if not isinstance(shape.get("machine", ""), str) or not _MACHINE.fullmatch(shape.get("machine", "")):
+        return "machine is not a short word of lowercase letters and digits"
     if not isinstance(shape.get("exclusive", False), bool):
         return "exclusive is neither true nor false"
     tags = shape.get("tags", [])

@@ -1,0 +1,115 @@
+"""The room of a keeper whose worker has neighbours, and when to look what has become of theirs.
+
+A job's share is taken just before it starts and given back when nothing of it is left. Who does not get it waits for a
+moment, in case a neighbour's job is short, and goes back to the hub then: on another machine there may be room.
+"""
+
+from __future__ import annotations
+
+from worker.attempt import Ending
+from worker.machine.neighbours import Neighbours
+from worker.machine.shares import Part
+from worker.packing import Room, Taken
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from worker.packing import Asks
+
+MOMENT_MS = 200  # that a job waits for a neighbour; giving it back costs the hub some of the same
+TRY_MS = 10  # until the lock of the folder is asked for again
+NEWS_MS = 20  # news are looked at together, unless a job waits for room
+CLOSELY_MS = 5000
+RETURNED = "neighbours"
+TEXT = "the other workers of the machine hold what it asks for"
+
+
+class SharedRoom(Room):
+    """What this worker may use at most, as far as its neighbours leave it."""
+
+    def __init__(self, has: Asks | None, gpus: list[str], neighbours: Neighbours) -> None:
+        super().__init__(has, gpus)
+        self._neighbours = neighbours
+
+    def resize(self, has: Asks | None) -> None:
+        super().resize(has)
+        self._neighbours.resize(dict(has or ()))
+
+    def fits(self, asks: Asks) -> bool:
+        return super().fits(asks) and self._neighbours.fits(asks)
+
+    def take(self, asks: Asks) -> list[str]:
+        """Raises Taken; then nothing is to be given back."""
+        gpus = self._neighbours.take(asks)
+        if gpus is None:
+            raise Taken
+        super().take(asks)
+        return gpus
+
+    def give_back(self, asks: Asks, gpus: list[str]) -> None:
+        super().give_back(asks, [])
+        self._neighbours.give_back(asks, gpus)
+
+    def lose_gpu(self, gpu: str) -> None:
+        super().lose_gpu(gpu)
+        self._neighbours.lose_gpu(gpu)
+
+
+class Sharing:
+    too_late = Ending("returned", RETURNED, TEXT)
+
+    def __init__(self, told: tuple[str, str, dict[str, int]], lock: int, has: Asks | None, gpus: list[str]) -> None:
+        folder, name, sees = told
+        self._neighbours = Neighbours(folder, name, lock, Part(sees, dict(has or ()), gpus))
+        self.room = SharedRoom(has, gpus, self._neighbours)
+        self.fileno = self._neighbours.fileno
+        self._told: dict[str, int] | None = None
+        self._look_at: int | None = None
+        self._closely_at = 0
+        self._again_at = 0
+
+    def heard(self, now: int, waiting: bool) -> None:
+        """A neighbour has taken, given back, come or gone. `waiting`: a job waits here for room."""
+        self._neighbours.heard()
+        if self._look_at is None:
+            self._look_at = now if waiting else now + NEWS_MS
+
+    def look(self, now: int) -> bool:
+        """Whether what did not fit is worth another try."""
+        if now >= self._closely_at:
+            self._closely_at = now + CLOSELY_MS
+            self._neighbours.look_closely()
+        elif self._look_at is not None and now >= self._look_at:
+            self._neighbours.look()
+        elif self._neighbours.locked_out and now >= self._again_at:
+            self._again_at = now + TRY_MS
+            return True
+        else:
+            return False
+        self._look_at = None
+        return True
+
+    def news(self) -> dict[str, int] | None:
+        """What this worker may say that it has, when that has changed."""
+        offer = self._neighbours.offer()
+        if offer == self._told:
+            return None
+        self._told = offer
+        return offer
+
+    def patient_since(self, now: int) -> int:
+        """Who waits for longer than since then goes back."""
+        return now - MOMENT_MS
+
+    def due(self, waits_since: int | None) -> int:
+        """When `look` should come at the latest; or a job that waits since then goes back."""
+        times = [self._closely_at]
+        if self._look_at is not None:
+            times.append(self._look_at)
+        if waits_since is not None:
+            times.append(waits_since + MOMENT_MS)
+            if self._neighbours.locked_out:
+                times.append(self._again_at)
+        return min(times)
+
+    def close(self) -> None:
+        self._neighbours.close()
