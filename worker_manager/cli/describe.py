@@ -15,6 +15,7 @@ from worker_manager.cli.output import (
     Column,
     ago,
     duration,
+    held,
     moment_ago,
     resources,
     show_one,
@@ -162,6 +163,7 @@ def _worker(inv: Invocation, worker: Mapping[str, Any]) -> None:
             ("Agent uses", uses(worker.get("usage"))),
             ("Disk free", size((worker.get("usage") or {}).get("disk"))),
             ("Load", _load(worker.get("usage") or {})),
+            ("Cache", held(worker.get("cache"))),
             ("GPUs", ", ".join(_gpu(one) for one in (worker.get("usage") or {}).get("gpus") or ())),
         ]
     )

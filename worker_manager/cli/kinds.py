@@ -5,7 +5,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from worker.protocol import Phase, format_bytes, format_cpus
-from worker_manager.cli.output import NOTHING, Column, Kind, Row, age, ago, duration, moment, resources, text, uses
+from worker_manager.cli.output import (
+    NOTHING,
+    Column,
+    Kind,
+    Row,
+    age,
+    ago,
+    duration,
+    held,
+    moment,
+    resources,
+    text,
+    uses,
+)
 
 LONG_AGO_MS = 10**12  # what is more is an instant, what is less a length of time
 
@@ -50,6 +63,7 @@ def workers(now_ms: int) -> Kind:
             Column("IDLE", age("idle_since_ms", now_ms)),
             Column("MANAGER", text("manager"), wide=True),
             Column("HOST", lambda worker: str((worker.get("host") or {}).get("hostname") or NOTHING), wide=True),
+            Column("CACHE", lambda worker: held(worker.get("cache")), wide=True),
             Column("CONFIG", text("config"), wide=True),
             Column("WHY", worker_why),
         ),

@@ -184,6 +184,19 @@ def uses(usage: Any) -> str:
     return cpus + format_bytes(usage["memory"])
 
 
+def held(cache: Any) -> str:
+    """What a worker's cache holds, and how often it had what was asked for."""
+    if not isinstance(cache, Mapping):
+        return NOTHING
+    parts = [f"{format_bytes(cache.get('bytes', 0))} in {cache.get('entries', 0)}"]
+    asked = cache.get("hits", 0) + cache.get("misses", 0)
+    if asked:
+        parts.append(f"{100 * cache.get('hits', 0) // asked} % hits")
+    if cache.get("hit_bytes"):
+        parts.append(f"{format_bytes(cache['hit_bytes'])} saved")
+    return ", ".join(parts)
+
+
 def resources(wire: Mapping[str, Any] | None) -> str:
     """A shape in one phrase; what is missing from the wire is its default and says nothing."""
     if not wire:

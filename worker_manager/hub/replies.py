@@ -106,6 +106,7 @@ class JobExplained(TypedDict, total=False):
     text: str
     verdicts: list[dict[str, Any]]
     ahead: int | None
+    held_bytes: int | None
 
 
 class Worker(TypedDict, total=False):
@@ -126,6 +127,7 @@ class Worker(TypedDict, total=False):
     host: dict[str, Any]
     config: str
     usage: dict[str, Any] | None
+    cache: dict[str, int] | None
 
 
 class AwaitedWorker(TypedDict):

@@ -268,6 +268,17 @@ def test_describe_shows_limits_and_what_is_used() -> None:
         assert words in told
 
 
+def test_a_worker_s_cache_is_shown_with_what_it_saved() -> None:
+    cache = {"entries": 3, "bytes": 1 << 30, "hits": 3, "misses": 1, "hit_bytes": 1 << 31}
+    known, unknown = {**WORKER, "cache": cache}, {**WORKER, "id": "w2", "cache": None}
+    new = {**WORKER, "id": "w3", "cache": {"entries": 0, "bytes": 0}}
+    told = House(FakeHub({("GET", "/v1/workers/w1"): known})).ok("describe", "worker", "w1")
+    assert "1 GiB in 3, 75 % hits, 2 GiB saved" in told
+    listed = FakeHub({("GET", "/v1/workers"): {"workers": [known, unknown, new], "awaited": []}})
+    table = lines(House(listed).ok("get", "workers", "-o", "wide"))
+    assert "75 % hits" in table[1] and "hits" not in table[2] and "0 B in 0" in table[3]
+
+
 def test_wide_shows_what_a_job_uses_or_used() -> None:
     running = {**JOB, "usage": {"at_ms": NOW, "cpus": None, "memory": 3 << 30}}
     over = {**JOB, "id": "j2", "state": "succeeded", "cpu_ms": 9000, "max_rss": 2 << 30, "usage": None}

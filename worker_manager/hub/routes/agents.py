@@ -26,6 +26,7 @@ from worker_manager.hub.bodies import too_deep
 from worker_manager.hub.contract import LogPiece, worker_topic
 from worker_manager.hub.endpoint import Call, Endpoint, Need
 from worker_manager.hub.files.told import check_files
+from worker_manager.hub.inventory import sensible
 from worker_manager.hub.problems import Problem, invalid, not_found
 from worker_manager.hub.services import Services, reply
 from worker_manager.hub.types import MIB, NoQuery
@@ -126,6 +127,8 @@ async def report(call: WorkerCall) -> Response:
     fields.refuse_if("draining", not isinstance(body.get("draining", False), bool), "write true or false")
     body["leaving"] = fields.words("leaving", LONGEST_TEXT)
     body["why"] = _told_why(fields, body.get("why"))
+    if "cache" in body:
+        body["cache"] = sensible(body["cache"])
     for place, one in enumerate(results):
         if not _is_plain(one):
             _check_result(fields, place, one)

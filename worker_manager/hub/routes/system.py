@@ -37,6 +37,7 @@ async def metrics(call: SystemCall) -> Response:
     blobs = hub.blobs
     account = blobs.account
     shown.show_blobs(account.count, account.whole, account.unfinished, blobs.uploads, len(blobs.slots))
+    shown.show_cache(hub.store.inventory, hub.store.jobs_to_holders())
     shown.serving.set(hub.gate.serving)
     shown.waiting.set(len(hub.waiters))
     shown.turned_away.set(hub.gate.turned_away)

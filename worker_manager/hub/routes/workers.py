@@ -16,12 +16,16 @@ async def list_workers(call: Call[NoQuery, None]) -> Response:
     """Those that have registered, and beside them those that were launched and have not."""
     store = call.hub.store
     workers = await call.hub.read(store.list_workers)
+    for worker in workers:
+        worker["cache"] = store.inventory.of_worker(worker["id"])
     return reply({"workers": workers, "awaited": await call.hub.read(store.awaited_workers)})
 
 
 async def get_worker(call: Call[NoQuery, None]) -> Response:
-    worker = await call.hub.read(call.hub.store.get_worker, worker_id(call))
-    return reply({**worker, "usage": call.hub.usage.of_worker(worker["id"], call.hub.clock.now_ms())})
+    hub = call.hub
+    worker = await hub.read(hub.store.get_worker, worker_id(call))
+    usage = hub.usage.of_worker(worker["id"], hub.clock.now_ms())
+    return reply({**worker, "usage": usage, "cache": hub.store.inventory.of_worker(worker["id"])})
 
 
 async def drain(call: Call[NoQuery, DrainWorker]) -> Response:
