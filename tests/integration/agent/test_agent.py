@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -287,28 +286,3 @@ def test_usr1_tells_what_it_does_and_holds(fake_hub: Any, start_agent: Any, slee
     assert (dump["standing"], dump["running"], dump["queued"]) == ("working", 1, 0)
     assert any("_step" in line for stack in dump["threads"].values() for line in stack)
     assert agent.process.poll() is None
-
-
-def pythons() -> list[str]:
-    """This one and, where they are, the oldest and the newest that the agent must run on."""
-    found = [sys.executable]
-    for version in ("3.9", "3.13"):
-        named = [Path("/usr/bin") / f"python{version}", *Path.home().glob(f".pyenv/versions/{version}.*/bin/python")]
-        found += [str(path) for path in named if path.exists()][:1]
-    return found
-
-
-@pytest.mark.parametrize("python", pythons())
-def test_it_runs_from_one_file_and_with_nothing_else(
-    fake_hub: Any, start_agent: Any, tmp_path: Path, python: str
-) -> None:
-    from worker_manager.hub import pyz
-
-    one_file = tmp_path / "worker.pyz"
-    one_file.write_bytes(pyz.build())
-    agent = start_agent(program=[python, "-I", "-S", str(one_file)], env={"PYTHONPATH": ""})
-    fake_hub.assign(fake_hub.job("j1", "echo", "hello"))
-    assert fake_hub.result("j1")["outcome"] == "succeeded"
-    assert fake_hub.logs["j1", 1] == b"hello\n"
-    agent.process.send_signal(signal.SIGTERM)
-    assert agent.exit_code() == 0, agent.errors.read_text()
