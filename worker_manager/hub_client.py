@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from worker_manager.errors import HubError, SourceUnavailable, UsageError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 TRY_AGAIN = frozenset({429, 502, 503, 504})  # the hub, or a proxy before it, did nothing
 LONGEST_PAUSE_S = 10.0
+SEND_S = 60.0  # that a body may stand still
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,15 @@ class Stream:
 
     headers: Mapping[str, str]
     chunks: Iterator[bytes]
+    status: int = 200
+
+
+class Body(Protocol):
+    """What is sent piece by piece: its length is known before."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[bytes]: ...
 
 
 class HubClient:
@@ -104,6 +114,29 @@ class HubClient:
         finally:
             reply.close()
 
+    def exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: "Body | bytes" = b"",
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> tuple[int, Mapping[str, str]]:
+        """One request of which only status and headers of the answer count; never repeated here. A HubError has the
+        answer's `Upload-Offset` under `extra["upload_offset"]`."""
+        reply = self._send(method, path, None, None, headers, timeout, stream=False, body=body)
+        return reply.status_code, reply.headers
+
+    @contextmanager
+    def opened(self, path: str, *, headers: Mapping[str, str], timeout: float | None = None) -> Iterator[Stream]:
+        """As `stream`, once, with headers of the caller's own; a redirect is an answer, and is not followed."""
+        reply = self._send("GET", path, None, None, headers, timeout, stream=True, redirects=True)
+        try:
+            yield Stream(reply.headers, self._chunks(reply, 262_144), reply.status_code)
+        finally:
+            reply.close()
+
     def close(self) -> None:
         """Closes this thread's connection."""
         session = getattr(self._sessions, "session", None)
@@ -122,6 +155,8 @@ class HubClient:
         headers: Mapping[str, str] | None,
         timeout: float | None,
         stream: bool,
+        body: "Body | bytes" = b"",
+        redirects: bool = False,  # are an answer
     ) -> "requests.Response":
         import requests
 
@@ -131,9 +166,14 @@ class HubClient:
                 method,
                 self.url + path,
                 json=json,
+                data=body,
                 params=known,
                 headers={**self._credentials(), **(headers or {})},
-                timeout=(self._connect_timeout_s, self._read_timeout_s if timeout is None else timeout),
+                # The first of the two bounds sending as well, and the hub may be busy with its disk.
+                timeout=(
+                    SEND_S if body else self._connect_timeout_s,
+                    self._read_timeout_s if timeout is None else timeout,
+                ),
                 verify=self._verify,  # given each time, or REQUESTS_CA_BUNDLE would take its place
                 allow_redirects=False,  # a redirect could carry the token somewhere else
                 stream=stream,
@@ -144,7 +184,7 @@ class HubClient:
             raise UsageError("a token or a key is plain letters, digits and signs in one line; this is none") from None
         except (requests.RequestException, OSError) as error:
             raise _Unreached(f"the hub at {self.url} cannot be reached: {_plain(error)}") from None
-        if reply.status_code >= 300:
+        if reply.status_code >= 300 and not (redirects and reply.is_redirect):
             raise _problem(reply)
         return reply
 
@@ -270,6 +310,9 @@ def _problem(reply: "requests.Response") -> HubError:
     pause = _seconds(reply.headers.get("Retry-After"))
     if pause is not None:
         extra["retry_after_s"] = pause
+    offset = reply.headers.get("Upload-Offset", "")
+    if offset.isascii() and offset.isdigit():
+        extra["upload_offset"] = int(offset)
     detail = str(document.get("detail") or document.get("title") or f"the hub answered {reply.status_code}")
     return HubError(reply.status_code, str(document.get("code") or f"http-{reply.status_code}"), detail, extra)
 

@@ -38,9 +38,26 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         },
         {"alembic", "cryptography", "prometheus_client", "pydantic", "sqlalchemy", "starlette", "uvicorn", "structlog"},
     ),
+    # An object storage is asked in one file, which is imported when the first job needs it.
+    "worker_manager.hub.storages.azure": (
+        {"worker_manager.hub.storages.base", "worker_manager.hub.files.names"},
+        {"azure"},
+    ),
+    "worker_manager.hub.storages.gcs": (
+        {"worker_manager.hub.storages.base", "worker_manager.hub.files.names"},
+        {"google", "requests"},
+    ),
+    "worker_manager.hub.storages.s3": (
+        {"worker_manager.hub.storages.base", "worker_manager.hub.files.names"},
+        {"boto3", "botocore"},
+    ),
     "worker_manager.hub_client": (
         {"worker_manager.errors", "worker.protocol"},
         {"requests", "tenacity", "urllib3"},
+    ),
+    "worker_manager.blob_client": (
+        {"worker_manager.errors", "worker_manager.hub_client"},
+        {"requests"},
     ),
     "worker_manager.sources": (
         {
