@@ -133,9 +133,9 @@ def _ways(text: str) -> Tuple[str, ...]:
 def _paths(text: str) -> Tuple[str, ...]:
     words = _tags(text)
     for word in words:
-        if not os.path.isabs(word) or os.path.normpath(word) == "/":
+        if not os.path.isabs(word) or not os.path.normpath(word).strip("/"):
             raise UnitError("%r is no folder below /, written in full" % word)
-    return tuple(os.path.normpath(word) for word in words)
+    return tuple("/" + os.path.normpath(word).strip("/") for word in words)
 
 
 def _share(text: str) -> str:

@@ -6,7 +6,7 @@ What the stager is told of the hub goes by its channel: no secret is in an argum
 import os
 import signal
 import time
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from worker.isolation.sandbox import first_closed
 from worker.processes import boot_ms
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from worker.staging.messages import Message, Said, Setup
 
 PART_OF_DISK = 4  # the cache takes a quarter of it, where nothing else was said
+LOOK_S = 5.0
 PAUSE_S = 0.002
 LAST_BREATH_MS = 200  # of one that has closed its channel: time to end by itself, so that we hear how
 
@@ -49,17 +50,41 @@ def place_of(options: "Options", work_dir: str) -> Tuple[Place, str]:
         return place, ""
     folder = options.cache_dir or _default_cache(work_dir, options.delete_work_dir)
     try:
-        if options.cache_dir:
-            os.makedirs(folder, 0o700, exist_ok=True)
-        above = os.path.dirname(folder)
-        closed = first_closed(above) if options.job_user != "none" else ""
-        disk = os.statvfs(folder if options.cache_dir else above)
+        disk, closed = _in_time(lambda: _look_at(folder)) if options.cache_dir else _look_at(folder)
     except OSError as error:
         return place, "%s cannot be used: %s" % (folder, error.strerror or error)
-    if closed:
+    if closed and options.job_user != "none":
         return place, "others cannot enter %s, so no job of another user could read what is in %s" % (closed, folder)
-    quota = disk.f_blocks * disk.f_frsize // PART_OF_DISK if options.cache_size is None else options.cache_size
+    quota = disk // PART_OF_DISK if options.cache_size is None else options.cache_size
     return place._replace(cache_dir=folder, cache_quota=quota), ""
+
+
+def _look_at(folder: str) -> Tuple[int, str]:
+    """The bytes of its disk, and what above it others cannot enter. It is there then: sandboxes hide it."""
+    os.makedirs(folder, 0o700, exist_ok=True)
+    disk = os.statvfs(folder)
+    return disk.f_blocks * disk.f_frsize, first_closed(os.path.dirname(folder))
+
+
+def _in_time(look: Callable[[], Tuple[int, str]]) -> Tuple[int, str]:
+    """On a file server that is away it would take for ever."""
+    import threading
+
+    found: List[Union[Tuple[int, str], OSError]] = []
+
+    def run() -> None:
+        try:
+            found.append(look())
+        except OSError as error:
+            found.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(LOOK_S)
+    answer = found[0] if found else OSError("it does not answer")
+    if isinstance(answer, OSError):
+        raise answer
+    return answer
 
 
 def _default_cache(work_dir: str, goes_with_it: bool) -> str:

@@ -32,6 +32,9 @@ def agent_command(
         "dead-man-seconds": _ms(worker.dead_man_ms),
         "isolation": ",".join(worker.isolation) or None,
         "job-user": worker.job_user or None,
+        "cache-dir": worker.cache_dir or None,
+        "cache-size": worker.cache_size,
+        "transfers": worker.transfers,
         **_slice(pool.shape),
     }
     switches = {
@@ -39,6 +42,7 @@ def agent_command(
         "pass-down-termination": worker.pass_down_termination,
         "exit-on-exception": worker.exit_on_exception,
         "delete-work-dir-on-exit": worker.delete_work_dir,
+        "no-cache": worker.no_cache,
     }
     words = list(worker.executable or ((AGENT,) if as_one_file else (sys.executable, "-m", "worker")))
     for name, value in options.items():
@@ -46,6 +50,7 @@ def agent_command(
             words += [f"--{name}", str(value)]
     words += [f"--tag={tag}" for tag in pool.shape.tags]
     words += [f"--sandbox-show={folder}" for folder in worker.sandbox_show]
+    words += [f"--input-path={folder}" for folder in worker.input_path]
     words += [f"--custom={name}={count}" for name, count in pool.shape.custom]
     return tuple(words + [f"--{name}" for name, on in switches.items() if on])
 

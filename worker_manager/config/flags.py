@@ -111,6 +111,27 @@ POOL: tuple[Flag, ...] = (
         "size",
     ),
     Flag(
+        "worker-cache-dir",
+        ("pool", "worker", "cache-dir"),
+        "Where workers keep inputs for other jobs; those that name the same folder share it.",
+    ),
+    Flag(
+        "worker-cache-size",
+        ("pool", "worker", "cache-size"),
+        "How much is kept there at most, such as 200GiB (default: a quarter of its disk).",
+        "size",
+    ),
+    Flag("worker-no-cache", ("pool", "worker", "no-cache"), "Keep no inputs: each job fetches its own.", "switch"),
+    Flag(
+        "worker-input-path",
+        ("pool", "worker", "input-path"),
+        "Folder of the workers' machines from which jobs may take inputs (repeatable).",
+        "words",
+    ),
+    Flag(
+        "worker-transfers", ("pool", "worker", "transfers"), "How many files of jobs a worker moves at a time.", "int"
+    ),
+    Flag(
         "worker-pass-down-termination",
         ("pool", "worker", "pass-down-termination"),
         "A worker that is told to end ends its jobs at once and gives them back.",

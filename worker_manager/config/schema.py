@@ -153,6 +153,11 @@ class WorkerPart(_Part):
     isolation: Words = ()
     job_user: str = ""
     sandbox_show: Words = ()
+    cache_dir: str = ""
+    cache_size: Bytes | None = None
+    no_cache: bool = False
+    input_path: Words = ()
+    transfers: Positive | None = None
 
 
 class _PoolFields(_Part):

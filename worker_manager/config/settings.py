@@ -62,6 +62,11 @@ class WorkerSettings:
     isolation: tuple[str, ...] = ()  # ways to keep jobs apart that it tries and offers; empty: as it finds
     job_user: str = ""  # as root: none, auto or a user
     sandbox_show: tuple[str, ...] = ()
+    cache_dir: str = ""  # where inputs are kept for other jobs; empty: below the work dir
+    cache_size: int | None = None
+    no_cache: bool = False
+    input_path: tuple[str, ...] = ()  # folders of the workers' machines from which jobs may take inputs
+    transfers: int | None = None  # files at a time
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,11 @@ def test_the_agent_understands_that_command() -> None:
         exit_on_exception=True,
         checkin_ms=2500,
         dead_man_ms=9000,
+        cache_dir="/nfs/cache",
+        cache_size=1 << 30,
+        no_cache=True,
+        input_path=("/data", "/more"),
+        transfers=9,
     )
     pool = PoolConfig("gpu", "local", shape, Limits(), worker=worker)
     command = [word.replace("{worker}", "w-1") for word in agent_command(pool, "http://127.0.0.1:1", None)]
@@ -42,6 +47,8 @@ def test_the_agent_understands_that_command() -> None:
     assert options.wishes.tags == ("x", "y")
     assert (options.terms.max_runs, options.terms.dead_man_ms, options.terms.idle_exit_ms) == (5, 9000, 600_000)
     assert (options.heartbeat_ms, options.delete_work_dir, options.exit_on_exception) == (2500, True, True)
+    assert (options.cache_dir, options.cache_size, options.cache) == ("/nfs/cache", 1 << 30, False)
+    assert (options.input_paths, options.transfers) == (("/data", "/more"), 9)
 
 
 def test_workers_without_a_token_share_one_command_that_names_none_of_them() -> None:
