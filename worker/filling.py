@@ -59,11 +59,13 @@ def is_wanted(attempt: Attempt) -> bool:
 
 def set_aside(slot: Slot, folder: str) -> str:
     """Where it stands now. A job may have done anything to its directory: "" when it is not there any more."""
-    os.makedirs(folder, 0o700, exist_ok=True)
     there = os.path.join(folder, os.path.basename(slot.path))
     try:
+        found = os.lstat(slot.path)
+        if (found.st_dev, found.st_ino) != slot.identity[:2] or not stat.S_ISDIR(found.st_mode):
+            return ""
+        os.makedirs(folder, 0o700, exist_ok=True)
         os.rename(slot.path, there)
     except OSError:
         return ""
-    found = os.lstat(there)
-    return there if (found.st_dev, found.st_ino) == slot.identity[:2] and stat.S_ISDIR(found.st_mode) else ""
+    return there

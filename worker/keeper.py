@@ -63,7 +63,7 @@ class Keeper:
     ) -> None:
         """`places`: where control groups can be made, see `limits.places`."""
         nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        self._slots = slots = Slots(work_dir, env.get("WM_KEEPER", ""))
+        self._slots = slots = Slots(work_dir)
         self._channel = channel
         self._epoll = select.epoll()
         self._room = room

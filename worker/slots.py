@@ -39,15 +39,12 @@ def identity(path: str) -> tuple[int, int, int, int]:
 
 class Slots:
     """The slots under one directory, which belongs to this object alone. `garbage` lists paths to be removed; in `kept`
-    stand directories of jobs that have ended, set aside by `filling`. `mine` is the one folder in `staged` that is not
-    an earlier keeper's."""
+    stand directories of jobs that have ended, set aside by `filling`."""
 
-    def __init__(self, directory: str, mine: str = "") -> None:
+    def __init__(self, directory: str) -> None:
         self._directory = os.path.join(directory, "slots")
         self._trash = os.path.join(directory, "trash")
         self.kept = os.path.join(directory, "kept")
-        self._staged = os.path.join(directory, "staged")
-        self._mine = mine
         self.garbage: list[str] = []
         self._idle: dict[Holder, list[Slot]] = {}
         self._idle_count = 0
@@ -115,7 +112,6 @@ class Slots:
         """What an earlier keeper left. Its names may stand in the trash already, so new names go on after them."""
         left = [os.path.join(self._directory, name) for name in os.listdir(self._directory)]
         left += [os.path.join(self.kept, name) for name in _names(self.kept)]
-        left += [os.path.join(self._staged, name) for name in _names(self._staged) if name != self._mine]
         trash = [os.path.join(self._trash, name) for name in os.listdir(self._trash)]
         numbers = [int(name) for name in map(os.path.basename, left + trash) if name.isdigit()]
         self._made = max(numbers, default=0)

@@ -38,6 +38,7 @@ class Agent:
     def __init__(self, work_dir, **options):
         self.runner = Runner(str(work_dir), **options)
         self.started, self.results, self.output, self.order = {}, {}, {}, []
+        self.kept = {}
         self.keeper = self.runner._pid
 
     def start(self, *commands, **more):
@@ -66,6 +67,7 @@ class Agent:
                 job = event.result["job"]
                 assert job not in self.results, "reported twice"
                 self.results[job] = event.result
+                self.kept[job] = event.kept
                 self.order.append(job)
 
     def until(self, condition, what="it"):
@@ -719,6 +721,91 @@ def what_an_earlier_keeper_left_is_removed(work_dir):
     agent.start(["true"])
     agent.all_ended()
     wait_for(lambda: not os.listdir(work_dir / "trash"), "the removal")
+
+
+def staged(work_dir, name, **files):
+    """A folder as the stager puts it together: a file for each word, and a link to something of a cache."""
+    folder = work_dir.parent / "staged" / name
+    (folder / "deep").mkdir(parents=True)
+    entry = work_dir.parent / "cache" / name
+    entry.parent.mkdir(exist_ok=True)
+    entry.write_text("shared\n")
+    (folder / "deep" / "link").symlink_to(entry)
+    for each, text in files.items():
+        (folder / each).write_text(text)
+    return folder, entry
+
+
+def with_files(agent, name, command, folder="", when=0, owner="me", visible=(), **more):
+    assignment = {"job": name, "epoch": 1, "command": command, "owner": owner, **more}
+    agent.runner.start([assignment], {(name, 1): (str(folder), tuple(map(str, visible)), when)})
+
+
+@scenario
+def what_was_put_together_is_in_the_jobs_directory(work_dir):
+    agent = Agent(work_dir / "jobs")
+    folder, entry = staged(work_dir / "jobs", "a.1", one="first\n", two="second\n")
+    with_files(agent, "a", sh("ls -A . deep; cat one two deep/link"), folder, visible=[entry])
+    agent.all_ended()
+    assert agent.text("a").split() == [".:", "deep", "one", "two", "deep:", "link", "first", "second", "shared"]
+    assert not folder.exists() and entry.read_text() == "shared\n"
+    assert agent.kept["a"] == ""
+    agent.start(sh("ls -A"))
+    agent.all_ended()
+    assert agent.text("b") == "", "the next job of this owner finds nothing"
+
+
+@scenario
+def a_directory_is_set_aside_when_something_of_it_is_wanted(work_dir):
+    agent = Agent(work_dir / "jobs")
+    good, bad = sh("echo x > out"), sh("echo x > out; exit 3")
+    wanted = {"never": (good, 0, False), "well": (good, 1, True), "badly": (bad, 1, False), "always": (bad, 2, True)}
+    for name, (command, when, _) in wanted.items():
+        with_files(agent, name, command, "", when)
+    with_files(agent, "nothing", ["no-such-command"], "", 2)
+    with_files(agent, "limited", sh("echo x > out; sleep 600"), "", 2, time_limit_ms=200, grace_ms=100)
+    with_files(agent, "cancelled", sh("echo up; echo x > out; sleep 600"), "", 2)
+    agent.says("cancelled", "up")
+    agent.runner.cancel("cancelled", 1)
+    with_files(agent, "removed", sh("rm -rf $HOME"), "", 2)
+    with_files(agent, "replaced", sh("rm -rf $HOME; ln -s /etc $HOME"), "", 2)
+    agent.all_ended()
+    for name, (_, _, kept) in wanted.items():
+        assert bool(agent.kept[name]) == kept, (name, agent.kept)
+        assert not kept or Path(agent.kept[name], "out").read_text() == "x\n"
+    assert {name for name, kept in agent.kept.items() if kept} == {"well", "always", "limited"}, agent.kept
+    assert len(os.listdir(work_dir / "jobs" / "kept")) == 3
+    agent.runner.discard([agent.kept["well"]])
+    wait_for(lambda: not Path(agent.kept["well"]).exists(), "its removal")
+    assert Path(agent.kept["always"]).exists() and Path("/etc/passwd").exists()
+    agent.runner.close()
+    again = Agent(work_dir / "jobs")
+    again.start(["true"])
+    again.all_ended()
+    wait_for(lambda: not os.listdir(work_dir / "jobs" / "kept"), "what nobody asks for any more")
+
+
+@scenario
+def a_shortage_of_the_machine_costs_no_job_its_files(work_dir):
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+    agent = Agent(work_dir / "jobs")
+    for number in range(60):
+        folder, entry = staged(work_dir / "jobs", "j%d.1" % number, word="of %d\n" % number)
+        with_files(agent, "j%d" % number, sh("cat word; sleep 0.05"), folder, visible=[entry])
+    agent.all_ended()
+    assert {result["outcome"] for result in agent.results.values()} == {"succeeded"}
+    for number in range(60):
+        assert agent.text("j%d" % number) == "of %d\n" % number
+
+
+@scenario
+def a_folder_that_is_gone_is_the_workers_fault(work_dir):
+    agent = Agent(work_dir / "jobs")
+    with_files(agent, "a", ["true"], work_dir / "staged" / "gone")
+    agent.all_ended()
+    assert (agent.results["a"]["outcome"], agent.results["a"]["reason"]) == ("returned", "start-failed")
 
 
 @scenario
