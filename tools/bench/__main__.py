@@ -11,9 +11,11 @@ from tools.bench.report import Row, table, write
 BENCHES = {
     "latency": "submit with no worker → exec of the first job",
     "throughput": "jobs that start `true`, beside xargs -P2 and HyperQueue",
+    "start": "from the exec of an agent to its first poll, as installed and from the single file",
     "submit": "an array of 100,000 jobs in one request, heartbeats meanwhile",
     "tick": "a whole tick against a large backlog",
     "backends": "1,000 launches, one list and 1,000 ends with each backend; seconds and calls",
+    "long_job": "processor time and bytes of a worker that waits for one long job, over a minute",
     "idle": "memory and CPU of idle agents, an idle hub and 5,000 waiting workers",
 }
 
