@@ -1,8 +1,10 @@
 """Blobs as a client of one owner speaks of them, and a line that can be cut in the middle of one."""
 
 import hashlib
+import select
 import socket
 import struct
+import time
 from types import TracebackType
 from typing import Any, Self, cast
 from urllib.parse import urlsplit
@@ -62,6 +64,15 @@ class Line:
 
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
+
+    def drip(self, every_s: float, at_most_s: float) -> bool:
+        """A byte now and then, until there is an answer. False when none came."""
+        deadline = time.monotonic() + at_most_s
+        while time.monotonic() < deadline:
+            self._socket.sendall(b"x")
+            if select.select([self._socket], [], [], every_s)[0]:
+                return True
+        return False
 
     def cut(self) -> None:
         """As a line breaks: without a goodbye, but told at once."""
