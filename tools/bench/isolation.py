@@ -1,6 +1,6 @@
 """`true` in each way of isolation that works here, two at a time, by one keeper: what each way costs a job.
 
-The hub is left out: it does the same for all of them.
+The hub is left out: it does the same for all of them. A way that does not work here is named with its reason.
 """
 
 import os
@@ -8,24 +8,28 @@ import select
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.stand_ins.engine import Engine, small_image
+from tests.stand_ins.podman import Podman
 from tools.bench.report import Row, against
 from worker.isolation import found
 from worker.protocol import Assignment, Outcome, Shape
 from worker.runner import Ended, Runner
 
 ROUNDS = 3
-JOBS = {"process": 1500, "process, a user of its own": 600, "sandbox": 200, "docker": 12}
+JOBS = {"process": 1500, "process, a user of its own": 600, "sandbox": 200, "docker": 12, "podman": 12, "apptainer": 12}
 WORK: dict[str, dict[str, Any]] = {
     "sandbox": {"isolation": "sandbox"},
     "docker": {"isolation": "docker", "image": "small:1", "network": False},
+    "podman": {"isolation": "podman", "image": "localhost/small:1", "network": False},
+    "apptainer": {"isolation": "apptainer", "image": "small.sif", "network": False},
 }
 
 
@@ -34,7 +38,7 @@ def rows() -> list[Row]:
     folder = Path(tempfile.mkdtemp(prefix="wm-bench-", dir="/var/tmp"))
     folder.chmod(0o755)
     try:
-        with engine(folder) as env:
+        with engines(folder) as env:
             rates = measured(folder, env)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -63,9 +67,13 @@ def learn(place: Path, way: str, env: dict[str, str]) -> dict[str, Any] | None:
     user = "auto" if "user" in way else "none"
     try:
         learned = found.find(wanted, user, str(place / "w"), [], [], env, registry=str(place / "users" / "known"))
-    except found.JobUserError:
-        return None
-    return None if learned.cannot else learned.told
+    except found.JobUserError as error:
+        return lacks(way, str(error))
+    return lacks(way, learned.cannot[way]) if learned.cannot else learned.told
+
+
+def lacks(way: str, reason: str) -> None:
+    print(f"  not here: {way}: {reason}", file=sys.stderr, flush=True)
 
 
 def one_round(place: Path, learned: dict[str, Any], work: dict[str, Any], count: int) -> float:
@@ -90,19 +98,26 @@ def one_round(place: Path, learned: dict[str, Any], work: dict[str, Any], count:
 
 
 @contextmanager
-def engine(folder: Path) -> Iterator[dict[str, str]]:
-    """An engine of our own where one can run; the environment in which its client finds it."""
-    try:
-        made = Engine(folder / "engine")
-    except (OSError, subprocess.SubprocessError, AssertionError):
-        yield dict(os.environ, DOCKER_HOST=f"unix://{folder}/none")
-        return
-    try:
-        small_image(folder / "small.tar", "true")
-        made.call("import", "-c", "ENV PATH=/bin", str(folder / "small.tar"), "small:1")
-        yield dict(os.environ, DOCKER_HOST=made.host)
-    finally:
-        made.close()
+def engines(folder: Path) -> Iterator[dict[str, str]]:
+    """Engines of our own where they can run, with a small image; the environment in which their clients find them."""
+    image = folder / "small.tar"
+    small_image(image, "true")
+    words = ["import", "-c", "ENV PATH=/bin", str(image), "small:1"]
+    with ExitStack() as stack:
+        env = dict(os.environ)
+        try:
+            docker = Engine(folder / "engine")
+            stack.callback(docker.close)
+            docker.call(*words)
+            env["DOCKER_HOST"] = docker.host
+        except (OSError, subprocess.SubprocessError, AssertionError):
+            env["DOCKER_HOST"] = f"unix://{folder}/none"
+        if shutil.which("podman"):
+            podman = Podman(folder)
+            env.update(podman.env, DOCKER_HOST=env["DOCKER_HOST"])
+            stack.callback(podman.call, "rmi", "-af", check=False)
+            podman.call(*words, check=False)
+        yield env
 
 
 def spread(values: list[float]) -> str:
