@@ -22,7 +22,9 @@ def new_worker_shape(standing: Standing) -> tuple[Shape, Note | None]:
     promise = standing.pool.shape
     newest = max(_registered(standing), key=lambda worker: (worker.ready_at or 0, worker.id), default=None)
     if newest is not None:
-        shape = _least(promise, {name: getattr(newest.shape, name) for name in (*_AMOUNTS, "can")})
+        known: Shape = promise if newest.shape.machine else newest.shape  # its neighbours have the rest, for now
+        amounts = {name: getattr(known, name) for name in _AMOUNTS}
+        shape = _least(promise, {**amounts, "can": newest.shape.can})
     else:
         shape = _remembered(standing)
     if shape == promise:

@@ -40,3 +40,13 @@ def test_a_pool_is_tried_once_and_then_known_not_to_serve() -> None:
     assert launched(after_it_left) == 0
     knows = ready(shape=replace(SHAPE, can=("sandbox",)))
     assert decide(snapshot([group(asks=asks)], [knows], [pool(shape=promise)])).verdicts[0].status == "served"
+
+
+def test_what_neighbours_on_its_machine_hold_is_not_learned_as_lacking() -> None:
+    """A worker that shares its machine has what is left of it now; the next one may have all."""
+    asks = replace(SHAPE, can=())
+    came = ready(shape=replace(SHAPE, cpus=0, memory=0, machine="m1"))
+    decided = decide(snapshot([group(asks=asks)], [came], [pool(shape=SHAPE)]))
+    (verdict,) = decided.verdicts
+    assert verdict.status != "never"
+    assert decided.notes == decide(snapshot([group(asks=asks)], pools=[pool(shape=SHAPE)])).notes

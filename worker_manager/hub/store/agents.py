@@ -216,6 +216,8 @@ def report(moves: Moves, name: str, credential_sha256: str, message: Report, log
     index_output(moves, name, logs, mine)
     if message.get("shape"):
         worker.shape = _as_when_ready(Shape.from_wire(message["shape"]), moves.batch.now - worker.ready_ms)
+    if worker.shape.machine and (results or message.get("started")):
+        moves.batch.new_work = True  # its neighbours wait to be told what is left of the machine
     if message.get("draining"):
         _drains_itself(moves, worker, message.get("why") or {})
     if message.get("leaving"):

@@ -11,10 +11,12 @@ from typing import Any
 from sqlalchemy import bindparam, func, insert, select, update
 
 from worker.protocol import JobState
+from worker_manager.hub.keeping import Kept
 from worker_manager.hub.match import Candidate, Limits, Look, Room, Waiting, in_order, look, passed_by, tag_sets, take
 from worker_manager.hub.store.fleet import Load, Worker, active_jobs, load, load_of, save, settle, tell
 from worker_manager.hub.store.many import execute_many
 from worker_manager.hub.store.moves import JobRow, Moves
+from worker_manager.hub.store.neighbours import beside
 from worker_manager.hub.store.preferring import hungry_holders, offer
 from worker_manager.hub.store.queue import queue_head
 from worker_manager.hub.store.tables import (
@@ -90,11 +92,20 @@ def fill(moves: Moves, worker: Worker, load: Load, limits: Limits) -> int:
     """
     if not worker.accepts:
         return 0
+    others = beside(moves, worker)
+    if others is None:
+        return _fill(moves, worker, load, limits, moves.kept.get(worker.id))
+    load.room = replace(load.room, free=load.room.free.less(others.promised))
+    given = _fill(moves, worker, load, limits, moves.kept.get(worker.id) or others.kept(moves.kept))
+    load.room = replace(load.room, free=load.room.free.plus(others.promised))
+    return given
+
+
+def _fill(moves: Moves, worker: Worker, load: Load, limits: Limits, kept: Kept | None) -> int:
     moves.groups.flush()
     if limits.prefetch_jobs and moves.batch.unshared:
         moves.batch.cut_short.add(worker.id)
         limits = replace(limits, prefetch_jobs=0)
-    kept = moves.kept.get(worker.id)
     given = skip = 0
     for page in PAGES:
         candidates = _candidates(moves, load.room, limits, page, skip)

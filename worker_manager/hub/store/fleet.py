@@ -179,6 +179,7 @@ def load_of(moves: Moves, worker: Worker, rows: Sequence[JobRow]) -> Load:
         unstarted_us,
         left,
         _without(moves, shape, long),
+        closed=bool(shape.machine),  # what waited on it would wait for its neighbours, too
     )
     return Load(room, running, assigned)
 
