@@ -8,13 +8,15 @@ Stdlib only and Python 3.9, because the agent's machine may have no more.
 # ruff: noqa: B905, PTH110, PTH208, UP031
 
 import os
+import stat
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.integration.keeper_scenarios import Agent, all_gone, is_alive, sh, wait_for
+from tests.integration.keeper_scenarios import Agent, all_gone, children_of, is_alive, sh, wait_for
 from worker.isolation import found
+from worker.protocol import Shape
 
 SCENARIOS = {}
 SANDBOX = {"isolation": "sandbox"}
@@ -27,6 +29,14 @@ ls -d "$1"/*/ 2>/dev/null | grep -v "^$HOME/$" && echo "FOUND a list of slots"
 for each in "$1"/1 "$1"/2 "$1"/3; do cat "$each"/results 2>/dev/null && echo "FOUND a file"; done
 cat "$2" 2>/dev/null && echo "FOUND the token"
 cat "$3/jobs/keeper.lock" 2>/dev/null && echo "FOUND what the worker keeps"
+stack=$(grep -s stack "/proc/$4/maps" | cut -d" " -f1)
+[ -n "$stack" ] && dd if="/proc/$4/mem" bs=4096 skip=$((0x${stack%-*} / 4096)) \\
+    count=$(((0x${stack#*-} - 0x${stack%-*}) / 4096)) 2>/dev/null | grep -q "the-secret-o[f]-ann" \\
+    && echo "FOUND in memory"
+ls "/proc/$4/fd" >/dev/null 2>&1 && echo "FOUND open files"
+cat "/proc/$4/cwd/results" 2>/dev/null && echo "FOUND a directory by the process in it"
+kill -0 "$4" 2>/dev/null && echo "FOUND a process to signal"
+( : < "/proc/$5/mem" ) 2>/dev/null && echo "FOUND the memory of the worker"
 echo end of spying
 """
 
@@ -66,6 +76,7 @@ def spied(folder, agent, work):
     agent.says(ann, "up")
     slots = folder / "work" / "w-1" / "jobs" / "slots"
     words = [str(slots), str(folder / "token"), str(folder / "work" / "w-1")]
+    words += [str(process_of(agent, ann)), str(os.getpid())]
     bob = start_as(agent, "bob", ["sh", "-c", SPY, "spy", *words], work)
     agent.until(lambda: bob in agent.results, "the spy")
     text = agent.text(bob)
@@ -75,6 +86,14 @@ def spied(folder, agent, work):
     agent.runner.stop(0, "enough")
     agent.all_ended()
     return text, agent.text(again).strip()
+
+
+def process_of(agent, job):
+    """Of a job that has its secret in its environment; the innermost, where wrappers stand around it."""
+    inner = [agent.runner._pids[job, 1]]
+    while children_of(inner[-1]):
+        inner.append(children_of(inner[-1])[0])
+    return next(pid for pid in reversed(inner) if SECRET.encode() in Path("/proc/%d/environ" % pid).read_bytes())
 
 
 @scenario
@@ -96,8 +115,12 @@ def two_owners_with_users_of_their_own_see_nothing_of_each_other(folder):
 def two_owners_as_plain_processes_do_see_each_other(folder):
     """The docs say so; and it shows that the spy finds what there is to find."""
     text, _ = spied(folder, worker(folder), None)
-    for what in ("FOUND in a process", "FOUND a list of slots", "FOUND a file", "FOUND the token"):
-        assert what in text, text
+    found = ["in a process", "a list of slots", "a file", "the token", "open files", "a process to signal"]
+    found += ["a directory by the process in it"]
+    if os.geteuid() == 0:  # others may be kept from it by the kernel (yama)
+        found += ["in memory", "the memory of the worker"]
+    for what in found:
+        assert "FOUND " + what in text, text
 
 
 @scenario
@@ -195,6 +218,28 @@ def a_sandboxed_job_can_be_kept_from_the_network(folder):
     ours = str(sum(":" in line for line in Path("/proc/net/dev").read_text().splitlines()))
     assert agent.text(with_it).split()[0] == ours
     assert agent.text(without).split() == ["1", "1"], agent.text(without)  # loopback, and a headline
+
+
+@scenario
+def the_devices_of_gpus_are_seen_in_a_sandbox_by_who_asked_for_one(folder):
+    device = "/dev/nvidia-of-a-test-%d" % os.getpid()
+    os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    try:
+        agent = worker(folder, ["sandbox"], has=Shape(cpus=2000, gpus=2), gpus=("GPU-a", "GPU-b"))
+        look = sh("ls %s; echo gpu=$CUDA_VISIBLE_DEVICES.; sleep 600" % device)
+        ann = start_as(agent, "ann", look, SANDBOX, shape={"cpus": 1, "gpus": 1})
+        bob = start_as(agent, "bob", look, SANDBOX, shape={"cpus": 1, "gpus": 1})
+        eve = start_as(agent, "eve", look, SANDBOX, shape={"cpus": 1})
+        for job in (ann, bob, eve):
+            agent.says(job, "gpu=")
+        agent.runner.stop(0, "enough")
+        agent.all_ended()
+    finally:
+        Path(device).unlink()
+    seen = {job: agent.text(job).splitlines() for job in (ann, bob, eve)}
+    assert seen[ann][0] == seen[bob][0] == device, seen
+    assert {seen[ann][1], seen[bob][1]} == {"gpu=GPU-a.", "gpu=GPU-b."}, seen
+    assert device not in seen[eve] and seen[eve][-1] == "gpu=.", seen
 
 
 @scenario

@@ -20,8 +20,10 @@ NEED_ROOT = {
     "two_owners_with_users_of_their_own_see_nothing_of_each_other",
     "a_user_stays_the_owners",
     "what_cannot_be_started_says_why_as_before",
+    "the_devices_of_gpus_are_seen_in_a_sandbox_by_who_asked_for_one",
 }
 NEED_NO_SANDBOX = {"two_owners_as_plain_processes_do_see_each_other", "what_is_not_there_is_refused"} | NEED_ROOT
+NEED_NO_SANDBOX -= {"the_devices_of_gpus_are_seen_in_a_sandbox_by_who_asked_for_one"}
 # The oldest interpreter the agent supports, and the newest we know: what forks and changes the user.
 ELSEWHERE = (
     "a_sandboxed_job_has_a_clean_start",
