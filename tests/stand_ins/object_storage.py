@@ -183,6 +183,8 @@ class GoogleStorageStandIn(_StandIn):
             return 403, b"<Error><Code>SignatureDoesNotMatch</Code></Error>", {}
         key = unquote(path)[1:]
         if method == "PUT":
+            if headers.get("x-goog-content-sha256") not in (None, hashlib.sha256(body).hexdigest()):
+                return 400, b"<Error><Code>XGoogContentSHA256Mismatch</Code></Error>", {}
             self.objects[key] = body
             self.metadata[key] = {n[12:]: value for n, value in headers.items() if n.startswith("x-goog-meta-")}
             return 200, b"", {}
@@ -215,7 +217,8 @@ class GoogleStorageStandIn(_StandIn):
         asked = "&".join(sorted(pair for pair in raw.split("&") if not pair.startswith("X-Goog-Signature=")))
         lines = [f"{name}:{headers[name].strip()}\n" for name in sorted(names)]
         canonical = f"{method}\n{quote(unquote(path), safe='/~')}\n{asked}\n{''.join(lines)}\n{';'.join(sorted(names))}"
-        digest = hashlib.sha256(f"{canonical}\nUNSIGNED-PAYLOAD".encode()).hexdigest()
+        payload = headers["x-goog-content-sha256"] if "x-goog-content-sha256" in names else "UNSIGNED-PAYLOAD"
+        digest = hashlib.sha256(f"{canonical}\n{payload}".encode()).hexdigest()
         scope = query["X-Goog-Credential"].partition("/")[2]
         text = f"GOOG4-RSA-SHA256\n{query['X-Goog-Date']}\n{scope}\n{digest}"
         try:

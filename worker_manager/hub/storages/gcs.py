@@ -4,8 +4,8 @@ Who signs: a service account's key where the hub has one (`GOOGLE_APPLICATION_CR
 that the machine has, which then asks IAM for each signature (`iam.serviceAccounts.signBlob` on itself).
 `STORAGE_EMULATOR_HOST` names another address, as for Google's own libraries.
 
-The storage holds no SHA-256 against what is sent: it is written beside the object (`x-goog-meta-sha256`, which is
-signed), and whoever fetches it holds the bytes against it.
+What is sent has its SHA-256 in the signature (`x-goog-content-sha256`), and again beside the object
+(`x-goog-meta-sha256`), where whoever fetches it finds it.
 """
 
 import hashlib
@@ -40,6 +40,7 @@ HOST = "https://storage.googleapis.com"
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 GET, LIST, SIGN = "storage.objects.get", "storage.objects.list", "iam.serviceAccounts.signBlob on itself"
 DIGEST = "x-goog-meta-sha256"
+PAYLOAD = "x-goog-content-sha256"
 FIELDS = "name,size,etag,metadata"
 
 
@@ -75,7 +76,7 @@ class GoogleStorage:
         return Address(self._signed("GET", source, {}, life_s))
 
     def to_put(self, source: Source, size: int, sha256: str, life_s: int) -> Address:
-        headers = {"content-length": str(size), DIGEST: sha256}
+        headers = {"content-length": str(size), DIGEST: sha256, PAYLOAD: sha256}
         return Address(self._signed("PUT", source, headers, life_s), headers)
 
     # ------------------------------------------------------------ signing
@@ -156,8 +157,9 @@ def signed_url(
         "X-Goog-SignedHeaders": names,
     }
     asked = "&".join(f"{quote(name, safe='~')}={quote(query[name], safe='~')}" for name in sorted(query))
+    payload = signed.get(PAYLOAD, "UNSIGNED-PAYLOAD")
     canonical = "\n".join(
-        [method, path, asked, *(f"{name}:{signed[name]}" for name in sorted(signed)), "", names, "UNSIGNED-PAYLOAD"]
+        [method, path, asked, *(f"{name}:{signed[name]}" for name in sorted(signed)), "", names, payload]
     )
     digest = hashlib.sha256(canonical.encode()).hexdigest()
     signature = sign("\n".join(["GOOG4-RSA-SHA256", moment, scope, digest]).encode()).hex()
