@@ -96,6 +96,8 @@ class BlobClient:
             offset = error.extra.get("upload_offset")
             if error.status != 404 or offset is None:
                 raise
+            if "retry_after_s" in error.extra:  # what we would send now would be refused when all of it has been sent
+                raise HubError(409, "upload-busy", "somebody else sends this file now", error.extra) from None
             return min(int(offset), what.size)
         return None
 

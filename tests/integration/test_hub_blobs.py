@@ -9,6 +9,8 @@ import pytest
 
 from tests.integration.blob_wire import Line, Sender, sha
 from tests.place import until
+from worker_manager.clock import SystemClock
+from worker_manager.hub.blobs.grants import Grants, key_in
 
 
 @pytest.fixture(scope="module")
@@ -237,3 +239,41 @@ def test_a_silent_sender_makes_way(alice: Sender) -> None:
         status, text = silent.answer()
         assert status == 409 and "upload-busy" in text
     assert alice.get(digest).content == data
+
+
+# ---------------------------------------------------------------- signed addresses
+
+
+def test_a_signed_address_needs_no_token_and_is_good_for_nothing_else(alice: Sender) -> None:
+    hub = alice.hub
+    grants = Grants(key_in(hub.state_dir), SystemClock())
+    soon = int(time.time() * 1000) + 60_000
+    data = os.urandom(1000)
+    digest = sha(data)
+    put, get = (grants.address(may, digest, "alice", soon) for may in ("PATCH", "GET"))
+    told = {"Upload-Offset": "0", "Upload-Length": "1000"}
+
+    def call(method: str, address: str, **more: Any) -> Any:
+        return hub.call(method, address, by=None, **more)
+
+    assert call("HEAD", put).headers["Upload-Offset"] == "0"
+    assert call("PATCH", get, headers=told, data=data).status_code == 403
+    assert call("PATCH", put, headers=told, data=data).status_code == 201
+    assert call("GET", put).status_code == 403
+    assert call("GET", get).content == data
+    assert call("HEAD", get).status_code == 200
+    assert alice.get(digest).content == data, "it is the owner's whose name was signed"
+    assert Sender(hub, "bob").get(digest).status_code == 404
+    refused = [
+        get.replace("owner=alice", "owner=bob"),
+        get.replace(f"until={soon}", f"until={soon + 1}"),
+        get.replace(digest, sha(b"another")),
+        grants.address("GET", digest, "alice", soon - 120_000),
+        f"/v1/blobs/{digest}?owner=signature=",
+        f"/v1/blobs/{digest}?signature=",
+    ]
+    for address in refused:
+        for by in (None, alice.token):
+            assert hub.call("GET", address, by=by).status_code == 403, address
+    assert call("GET", f"/v1/blobs/{digest}?owner=alice&until={soon}&may=GET").status_code == 401
+    assert call("GET", f"{get}&more=1").status_code == 422

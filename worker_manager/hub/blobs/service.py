@@ -59,10 +59,10 @@ class Blobs:
 
     # ------------------------------------------------------------ senders
 
-    def so_far(self, name: str) -> int | None:
-        """From memory, while somebody sends it."""
+    def so_far(self, name: str) -> tuple[int, bool] | None:
+        """While somebody sends it: how much has come, and whether another one would be refused now."""
         sender = self._senders.get(name)
-        return sender.upload.size if sender else None
+        return (sender.upload.size, not _is_silent(sender)) if sender else None
 
     @asynccontextmanager
     async def sending(self, owner: str, sha256: str, pace: Pace) -> AsyncIterator[Upload]:
@@ -98,7 +98,7 @@ class Blobs:
         return self.folder.set_aside(name)
 
     async def _overtake(self, before: Sender) -> None:
-        if asyncio.get_running_loop().time() - before.pace.moved_at < STILL_S:
+        if not _is_silent(before):
             raise Problem(
                 409,
                 "upload-busy",
@@ -122,6 +122,10 @@ class Blobs:
                 del self._locks[sha256]
             else:
                 self._locks[sha256] = (lock, users - 1)
+
+
+def _is_silent(sender: Sender) -> bool:
+    return asyncio.get_running_loop().time() - sender.pace.moved_at >= STILL_S
 
 
 async def settled(work: "asyncio.Future[T]") -> T:

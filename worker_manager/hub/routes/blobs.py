@@ -20,18 +20,16 @@ async def get_blob(call: BlobCall) -> Response:
 
 
 async def head_blob(call: BlobCall) -> Response:
-    """Of one that is not here: how much of it has come."""
+    """Of one that is not here: how much of it has come, and `Retry-After` while somebody else sends it."""
     owner, sha256 = _which(call)
     if await size_here(call.hub, owner, sha256) is not None:
         await _renew(call, owner, sha256)
         return await answer(call, owner, sha256)
     blobs = call.hub.blobs
     name = blobs.folder.unfinished_name(owner, sha256)
-    offset = blobs.so_far(name)
-    if offset is None:
-        offset = await blobs.thread(blobs.folder.so_far, name)
-    detail = f"there is no blob {sha256}; {offset} bytes of it have come"
-    raise Problem(404, "blob-unknown", detail, headers={"Upload-Offset": str(offset)})
+    offset, busy = blobs.so_far(name) or (await blobs.thread(blobs.folder.so_far, name), False)
+    headers = {"Upload-Offset": str(offset), **({"Retry-After": "1"} if busy else {})}
+    raise Problem(404, "blob-unknown", f"there is no blob {sha256}; {offset} bytes of it have come", headers=headers)
 
 
 async def patch_blob(call: BlobCall) -> Response:
