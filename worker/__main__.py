@@ -9,11 +9,12 @@ import contextlib
 import os
 import select
 import sys
-from typing import Any, Callable, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
 from worker import checkpoints, here, host, progress, resources, stagehand
 from worker.agent import Agent, boot_ms
 from worker.client import Refused
+from worker.hooks.told import env_of_worker
 from worker.isolation import found
 from worker.isolation.users import Users, chosen
 from worker.isolation.ways import PROCESS
@@ -22,6 +23,7 @@ from worker.journal import Journal, utc_ms
 from worker.limits import places as limits
 from worker.options import Options, UsageError, parse
 from worker.orders import FAILED, OK, REFUSED
+from worker.processes import DEFAULT_PATH
 from worker.protocol import Assignment
 from worker.runner import Runner
 from worker.signals import Signals
@@ -60,9 +62,38 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return FAILED
     try:
         _leave_note(options, options.worker, work_dir)
-        return _work(options, work_dir, signals, journal)
+        return _between_hooks(options, work_dir, signals, journal)
     finally:
         work_dir.close(options.delete_work_dir)
+
+
+def _between_hooks(options: Options, work_dir: WorkDir, signals: Signals, journal: Journal) -> int:
+    """What the first hook prepares the worker finds; what it began the last one ends, whatever has happened."""
+    if not options.hooks.start and not options.hooks.stop:
+        return _work(options, work_dir, signals, journal)
+    from worker.hooks import once, told
+
+    def run(hook: str, line: str) -> str:
+        return once.run(
+            hook, line, _env_of_hooks(options, work_dir), options.hooks.limit_ms, signals, _to_stop, journal
+        )
+
+    try:
+        if options.hooks.start and run(told.START, options.hooks.start):
+            return FAILED
+    except once.Interrupted:
+        journal("exit", reason="signal", status=OK)
+        return OK
+    try:
+        return _work(options, work_dir, signals, journal)
+    finally:
+        if options.hooks.stop:
+            with contextlib.suppress(once.Interrupted):
+                run(told.STOP, options.hooks.stop)
+
+
+def _env_of_hooks(options: Options, work_dir: WorkDir) -> Dict[str, str]:
+    return env_of_worker(os.environ, DEFAULT_PATH, options.worker, options.pool, work_dir.path)
 
 
 def _work(options: Options, work_dir: WorkDir, signals: Signals, journal: Journal) -> int:
@@ -103,6 +134,7 @@ def _work(options: Options, work_dir: WorkDir, signals: Signals, journal: Journa
         isolation=isolation.told,
         checkpoints_at=checkpoints.base_of(os.path.dirname(work_dir.path)),
         seat=seat,
+        wrap=options.wrap,
     )
     try:
         facts = {**host.facts(os.environ), **({"cannot": isolation.cannot} if isolation.cannot else {})}
@@ -112,6 +144,9 @@ def _work(options: Options, work_dir: WorkDir, signals: Signals, journal: Journa
         if name != options.worker:
             journal.call_it(name)
             _leave_note(options, name, work_dir)
+        for_keeper = options.hooks.for_keeper(_env_of_hooks(options._replace(worker=name), work_dir))
+        if for_keeper is not None:
+            runner.use_hooks(for_keeper)
         journal("registered", hub=str(options.server), shape=shape.to_wire())
         hub = stagehand.Hub(options.server, name, joined.credential, joined.registered["session"])
         stages = Stages(runner, stagehand.Stagehand(hub, place, os.environ), _users(isolation.told))

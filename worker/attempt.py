@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from worker.slots import Slot
 
 QUEUED, RUNNING, SWEPT, OVER = "queued", "running", "swept", "over"
+STARTING = "starting"  # between the first two, where a hook comes before it
 TAIL = 16 * 1024  # of output beyond the limit, its end is kept: errors stand there
 NOTE = "\n[worker: %d bytes left out here, because the output went over its limit of %d bytes]\n"
 

@@ -7,6 +7,7 @@ its own fault, whichever job it was: a few in a row are enough, for everyone.
 
 from typing import Any, Dict, Mapping, Optional
 
+from worker.hooks.told import FAILED as HOOK_FAILED
 from worker.protocol import Outcome
 
 FAST_MS = 1000
@@ -23,7 +24,7 @@ class BlackHole:
 
     def saw(self, result: Mapping[str, Any], now: int) -> Optional[str]:
         """A sentence once it is too much."""
-        if result.get("outcome") == Outcome.RETURNED and result.get("reason") == "start-failed":
+        if result.get("outcome") == Outcome.RETURNED and result.get("reason") in ("start-failed", HOOK_FAILED):
             self._own_faults += 1
             if self._own_faults >= OWN_FAULTS:
                 return "%d jobs in a row could not be started here; the last: %s" % (

@@ -7,7 +7,7 @@ import signal
 import time
 
 from worker import processes
-from worker.attempt import RUNNING, SWEPT, Ending
+from worker.attempt import RUNNING, STARTING, SWEPT, Ending
 from worker.processes import boot_ms
 
 TYPE_CHECKING = False
@@ -97,8 +97,7 @@ class Ender:
     def _reap_one(self, pid: int) -> None:
         attempt = self._roster.running.pop(pid, None)
         if attempt is None:
-            os.wait4(pid, 0)
-            self._roster.has_ended(pid)
+            self._roster.has_ended(pid, os.waitpid(pid, 0)[1])
             return
         # While it is a zombie nobody else can have its number, so this reaches its own group and nothing else.
         processes.send(-pid, signal.SIGKILL)
@@ -127,7 +126,7 @@ class Ender:
             attempt = self._roster.whose(pid)
             if attempt is None:
                 holding |= self._kill_if_nobodys(pid)
-            elif attempt.state != RUNNING:
+            elif attempt.state not in (RUNNING, STARTING):
                 processes.send(pid, signal.SIGKILL)
                 holding.add(attempt)
         over, still_swept = [], []

@@ -23,6 +23,8 @@ from worker import processes
 from worker.attempt import OVER, QUEUED, RUNNING, Attempt, Ending, WorkerProblem
 from worker.channel import Channel
 from worker.ending import LAST_SWEEP_MS, SWEEP_MS, Ender
+from worker.hooks.told import AFTER, BEFORE
+from worker.hooks.told import FAILED as HOOK_FAILED
 from worker.news import News
 from worker.packing import Queue, Room, Taken
 from worker.pipes import Pipes
@@ -36,6 +38,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Iterable, Mapping
 
+    from worker.hooks.around import Around
     from worker.isolation.isolator import Isolator
     from worker.limits.limiter import Limiter
     from worker.machine.sharing import Sharing
@@ -80,6 +83,7 @@ class Keeper:
         self._isolation = isolation  # what the agent found out, see `isolation.found`
         self._isolated: Isolator | None = None  # until a job asks for it
         self._setting = (work_dir, env, nothing)
+        self._around: Around | None = None  # the hooks of jobs
         self._ender = Ender(self._roster, lambda attempt: self._isolator().has_ended(attempt))
         self._epoll.register(self._ender.wake, select.EPOLLIN)
         self._sharing = sharing  # with other workers of this machine
@@ -118,6 +122,8 @@ class Keeper:
         if self._sharing is not None:
             self._heed_neighbours(self._sharing, now)
         self._ender.keep_time(now)
+        if self._around is not None:
+            self._around.keep_time(now)
         if self._limits is not None and self._limits.look_at is not None:
             self._keep_limits(self._limits, now)
         self._news.deliver(now)
@@ -130,8 +136,10 @@ class Keeper:
                 self.obey(self._channel.receive())
             elif self._sharing is not None and fd == self._sharing.fileno():
                 self._sharing.heard(boot_ms(), bool(len(self._queue)))
-            else:
+            elif self._around is None or not self._around.read(fd):
                 self._pipes.read(fd)
+        if self._around is not None:
+            self._around.finish()
         if self._ender.swept:
             for attempt, clean in self._ender.sweep(boot_ms()):
                 self._is_over(attempt, clean)
@@ -143,6 +151,8 @@ class Keeper:
             waits.append(self._rests_until - now)
         if self._ender.handed:
             waits += [when - now for when in self._ender.handed.values()]
+        if self._around is not None:
+            waits += self._around.waits(now)
         if self._news.send_at is not None:
             waits.append(self._news.send_at - now)
         if self._ender.swept:
@@ -173,6 +183,15 @@ class Keeper:
         attempt = self._roster.attempts.get((job, epoch))
         if attempt is not None:
             attempt.progress = Scanner(pattern)
+
+    def _on_hooks(self, told: Mapping[str, Any]) -> None:
+        """Before anything is to start."""
+        from worker.hooks.around import Around  # most keepers have none
+
+        work_dir, env, nothing = self._setting
+        marks = {"WM_KEEPER": env["WM_KEEPER"]} if "WM_KEEPER" in env else {}
+        told = {**told, "env": {**told["env"], **marks}}
+        self._around = Around(told, work_dir, self._epoll, self._roster, self._news, nothing)
 
     def _on_cancel(self, job: str, epoch: int, outcome: str, reason: str, text: str, grace_ms: int | None) -> None:
         attempt = self._roster.attempts.get((job, epoch))
@@ -219,6 +238,8 @@ class Keeper:
             self._queue.remove(attempt, attempt.asks)
             attempt.ending = ending
             self._is_done(attempt)
+        elif self._around is not None and self._around.has(attempt):
+            self._around.hurry(attempt, ending, attempt.grace_ms if grace_ms is None else grace_ms)
         else:
             self._ender.tell(attempt, ending, grace_ms)
 
@@ -268,6 +289,10 @@ class Keeper:
 
     def _start(self, attempt: Attempt, now: int) -> None:
         try:
+            if self._around is not None and self._around.before:
+                self._starter.prepare(attempt)
+                self._around.begin(attempt, BEFORE, self._go_on)
+                return
             self._starter.start(attempt)
         except Taken:
             self._stuck = True
@@ -276,6 +301,27 @@ class Keeper:
             self._not_started(attempt, problem, now)
         else:
             self._has_started(attempt)
+
+    def _go_on(self, attempt: Attempt, wrong: str) -> None:
+        """The hook before it has ended."""
+        if wrong or attempt.ending is not None:
+            self._give_up(attempt, wrong)
+            return
+        attempt.state = QUEUED
+        try:
+            self._starter.resume(attempt)
+        except (OSError, ValueError, TypeError) as problem:
+            self._not_started(attempt, problem, boot_ms())
+        else:
+            self._has_started(attempt)
+
+    def _give_up(self, attempt: Attempt, wrong: str) -> None:
+        attempt.ending = attempt.ending or Ending("returned", HOOK_FAILED, "the hook before it " + wrong)
+        attempt.state = QUEUED
+        if attempt.files is not None:
+            self._starter.undo(attempt)
+        self._take_back(attempt, reusable=False)
+        self._is_done(attempt)
 
     def _has_started(self, attempt: Attempt) -> None:
         attempt.state = RUNNING
@@ -309,6 +355,15 @@ class Keeper:
             self._limiter().has_ended(attempt)
         if attempt.way is not None:
             self._isolator().judge(attempt)
+        if self._around is not None and self._around.after:
+            try:
+                self._around.begin(attempt, AFTER, lambda attempt, _: self._leaves(attempt, clean))
+                return
+            except OSError as problem:
+                print("wm-keeper: the hook after %s cannot begin: %s" % (attempt.name, problem), file=sys.stderr)
+        self._leaves(attempt, clean)
+
+    def _leaves(self, attempt: Attempt, clean: bool) -> None:
         self._take_back(attempt, reusable=clean)
         self._is_done(attempt)
 

@@ -66,6 +66,11 @@ class News:
         self._messages.append(("offer", "", 0, amounts))
         self._send_by(boot_ms())
 
+    def hook(self, attempt: Attempt, facts: tuple[str, str, int, str]) -> None:
+        """Which hook, what was wrong, how long it took, what it wrote."""
+        self._messages.append(("hook", attempt.job, attempt.epoch, *facts))
+        self._send_by(boot_ms() + BATCH_MS)
+
     def has_written(self, attempt: Attempt, size: int) -> None:
         """So much more of its output is kept."""
         if not size:

@@ -6,11 +6,13 @@ WM_JOIN_TOKEN).
 
 import argparse
 import os
+import shlex
 import stat
 import sys
 from typing import Any, Callable, Dict, List, Mapping, MutableMapping, NamedTuple, NoReturn, Optional, Sequence, Tuple
 
 from worker.address import BadAddress, Endpoint, endpoint
+from worker.hooks.told import LIMIT_MS, Hooks
 from worker.host import VERSION
 from worker.isolation.ways import WAYS
 from worker.protocol import UnitError, parse_bytes, parse_cpus, parse_duration
@@ -54,6 +56,8 @@ class Options(NamedTuple):
     cache: bool
     input_paths: Tuple[str, ...]  # folders of this machine from which jobs may take inputs
     transfers: Optional[int]
+    hooks: Hooks
+    wrap: Tuple[str, ...]  # words before every job's command
 
     def __repr__(self) -> str:
         return "Options(server=%s, worker=%s)" % (self.server, self.worker)  # without the token
@@ -150,6 +154,22 @@ def _notices(text: str) -> str:
     return text
 
 
+def _line(text: str) -> str:
+    if not text.strip() or "\0" in text:
+        raise UnitError("it is no line of shell")
+    return text
+
+
+def _words(text: str) -> Tuple[str, ...]:
+    try:
+        words = tuple(shlex.split(text))
+    except ValueError as error:
+        raise UnitError("%r cannot be split into words: %s" % (text, error)) from None
+    if not words:
+        raise UnitError("there is no word in it")
+    return words
+
+
 def _format(text: str) -> str:
     if text not in ("auto", "json", "text"):
         raise UnitError("%r is none of auto, json, text" % text)
@@ -197,6 +217,12 @@ FLAGS: Tuple[_Flag, ...] = (
     _Flag("input-path", _paths, "jobs may take inputs from below this folder of this machine (may be repeated)"),
     _Flag("transfers", _positive, "move at most so many files of jobs at a time"),
     _Flag("share", _share, "share this machine with other workers, by a folder that all of them see (or auto)"),
+    _Flag("hook-start", _line, "a line of shell before the worker joins; when it fails the worker does not start"),
+    _Flag("hook-before-job", _line, "a line of shell before each job; when it fails the job goes back"),
+    _Flag("hook-after-job", _line, "a line of shell after each job, however it ended"),
+    _Flag("hook-stop", _line, "a line of shell when the worker has ended its jobs and goes"),
+    _Flag("hook-seconds", parse_duration, "how long each of them may take (default 60)"),
+    _Flag("wrap", _words, "words that are put before each job's command, such as: nice -n 10"),
     _Flag("log-format", _format, "auto, json or text"),
 )
 SWITCHES: Tuple[_Flag, ...] = (
@@ -299,8 +325,18 @@ def _checked(values: Dict[str, Any], env: MutableMapping[str, str]) -> Options:
         cache=not values["no_cache"],
         input_paths=values["input_path"] or (),
         transfers=values["transfers"],
+        hooks=_hooks(values),
+        wrap=values["wrap"] or (),
         secrets=tuple(path for path in (values["join_token_file"], values["token_file"]) if path),
     )
+
+
+def _hooks(values: Dict[str, Any]) -> Hooks:
+    limit = values["hook_seconds"]
+    if limit == 0:
+        raise UsageError("--hook-seconds: none could ever end in no time")
+    start, before, after, stop = (values["hook_" + name] or "" for name in ("start", "before_job", "after_job", "stop"))
+    return Hooks(start, before, after, stop, LIMIT_MS if limit is None else limit)
 
 
 def _wishes(values: Dict[str, Any]) -> Wishes:

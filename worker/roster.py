@@ -10,6 +10,7 @@ from worker import processes
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from worker.attempt import Attempt
+    from worker.hooks.around import Run
     from worker.slots import Remover
 
 
@@ -19,13 +20,14 @@ class Roster:
         self.by_pid: dict[int, Attempt] = {}  # main processes, and sessions: running or swept
         self.running: dict[int, Attempt] = {}
         self.cleaners: dict[int, Attempt] = {}  # ours, at work for an attempt that is over when they are
+        self.hooks: dict[int, Run] = {}  # ours too, see `hooks.around`
         self.strays: dict[int, Attempt] = {}  # those of which we found out whose they are
         self.children = processes.Children()
         self._remover = remover
 
     def others(self) -> list[int]:
         """Children that are neither a running main process nor ours."""
-        ours = {self._remover.pid, *self.cleaners} if self.cleaners else (self._remover.pid,)
+        ours = {self._remover.pid, *self.cleaners, *self.hooks}
         return [pid for pid in self.children.now() if pid not in self.running and pid not in ours]
 
     def whose(self, pid: int) -> Attempt | None:
@@ -48,8 +50,10 @@ class Roster:
             if self.whose(pid) is attempt:
                 processes.send(pid, number)
 
-    def has_ended(self, pid: int) -> None:
+    def has_ended(self, pid: int, status: int) -> None:
         """A child that was no main process is gone: its number may come again."""
+        if pid in self.hooks:
+            self.hooks.pop(pid).status = status
         self.strays.pop(pid, None)
         self.cleaners.pop(pid, None)
         if pid == self._remover.pid:

@@ -85,6 +85,17 @@ class Progressed(NamedTuple):
     text: str
 
 
+class Hooked(NamedTuple):
+    """A hook of this attempt has failed, or written something."""
+
+    job: str
+    epoch: int
+    hook: str
+    wrong: str  # "" when nothing was
+    took_ms: int
+    output: str  # the end of it
+
+
 class Usage(NamedTuple):
     """What the running attempts use: (job, epoch, cpu ms so far, bytes now)."""
 
@@ -104,7 +115,7 @@ class Offered(NamedTuple):
         return replace(has, machine=self.machine, custom=custom, **least)
 
 
-Event = Union[Started, Output, Ended, Usage, Progressed, Offered]
+Event = Union[Started, Output, Ended, Usage, Progressed, Offered, Hooked]
 
 
 class Asked(NamedTuple):
@@ -138,6 +149,7 @@ class Runner:
         isolation: Optional[Mapping[str, Any]] = None,
         checkpoints_at: str = "",
         seat: Optional["Seat"] = None,
+        wrap: Sequence[str] = (),
     ) -> None:
         self._keeper_id = os.urandom(8).hex()
         self._has = has
@@ -148,6 +160,7 @@ class Runner:
         self._death: Optional[KeeperDied] = None
         self._isolation = isolation or {}
         self._checkpoints = checkpoints_at
+        self._wrap = list(wrap)
         self._seat = seat
         self._channel, self._pid = start_keeper(-1 if seat is None else seat.lock)
         base = {"PATH": processes.DEFAULT_PATH, **(env or {}), "WM_KEEPER": self._keeper_id}
@@ -174,7 +187,8 @@ class Runner:
             asked = self._asked_by(assignment)
             way = ways.told(assignment.get("work"), self._isolation)
             its_files = files.get(key) if files else None
-            self._waiting.append((*start_message(assignment, asked), way, self._checkpoint(assignment), its_files))
+            message = start_message(assignment, asked, self._wrap)
+            self._waiting.append((*message, way, self._checkpoint(assignment), its_files))
             pattern = (assignment.get("work") or {}).get("progress_regex")
             if pattern:
                 self._waiting.append(("look_for", *key, pattern))
@@ -244,6 +258,10 @@ class Runner:
         self._tell("lose_gpu", gpu)
         self.resize(has)
 
+    def use_hooks(self, told: Mapping[str, Any]) -> None:
+        """Before the first `start`; see `hooks.told.Hooks.for_keeper`."""
+        self._tell("hooks", told)
+
     def extend_lease(self, ms: int, asked_at_ms: Optional[int] = None) -> None:
         """The keeper ends everything when this time has passed since `asked_at_ms` (CLOCK_BOOTTIME; None: now)."""
         self._tell("lease", (boot_ms() if asked_at_ms is None else asked_at_ms) + ms)
@@ -304,6 +322,8 @@ class Runner:
         name, job, epoch = message[:3]
         if name == "output":
             return Output(job, epoch, message[3], message[4])
+        if name == "hook":
+            return Hooked(job, epoch, *message[3:])
         if name == "progress":
             return Progressed(job, epoch, *message[3:])
         if name == "usage":
@@ -406,13 +426,13 @@ def amounts(shape: Optional[Shape]) -> Optional[Amounts]:
     return tuple(sorted((name, count) for name, count in counts.items() if count))
 
 
-def start_message(assignment: Assignment, asked: Asked) -> Message:
+def start_message(assignment: Assignment, asked: Asked, wrap: Sequence[str] = ()) -> Message:
     return (
         "start",
         assignment["job"],
         assignment["epoch"],
         assignment.get("owner", ""),
-        list(assignment["command"]),
+        [*wrap, *assignment["command"]],
         environment(assignment, asked.shape),
         asked.uses,
         assignment.get("time_limit_ms"),

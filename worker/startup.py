@@ -99,12 +99,26 @@ class Starter:
 
     def start(self, attempt: Attempt) -> None:
         """Raises OSError, ValueError or TypeError for what cannot be started; what it was given is to be taken back."""
+        self.prepare(attempt)
+        self.launch(attempt)
+
+    def prepare(self, attempt: Attempt) -> None:
+        """The first half, after which a hook may come."""
         attempt.gpus = self._room.take(attempt.asks)
         self._prepare(attempt)
+
+    def launch(self, attempt: Attempt) -> None:
+        """The second half, in its directory."""
         if attempt.limits is None or self._elsewhere(attempt):
             self._spawn(attempt)
         else:
             self._limiter().spawn(attempt, self._spawn)
+
+    def resume(self, attempt: Attempt) -> None:
+        """After the hook, which ran elsewhere."""
+        if attempt.slot is not None:
+            os.chdir(attempt.slot.path)
+        self.launch(attempt)
 
     def _elsewhere(self, attempt: Attempt) -> bool:
         """An engine's: its limits are the engine's too."""

@@ -22,12 +22,13 @@ from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Seq
 
 from worker.blackhole import BlackHole
 from worker.held import Held
+from worker.hooks.told import FAILED as HOOK_FAILED
 from worker.intake import Intake, key_of
 from worker.lease import Lease
 from worker.orders import FAILED, OK, REFUSED, Cancel, EndAll, Exit, Extend, HandBackBy, Key, Order, Recall, Say, Start
 from worker.outbox import Outbox
 from worker.protocol import Assignment, Outcome, Phase, Polled, Registered, Report, Reported, Shape
-from worker.runner import Ended, Event, Offered, Progressed, Started, Usage
+from worker.runner import Ended, Event, Hooked, Offered, Progressed, Started, Usage
 from worker.terms import (
     FAREWELL_MS,
     KILL_GRACE_MS,
@@ -225,6 +226,8 @@ class State:
                 outbox.tell()
             elif isinstance(event, Usage):
                 outbox.usage = self._usage.of_jobs(event.jobs, now)
+            elif isinstance(event, Hooked):
+                orders.append(_said(event))
             elif isinstance(event, Started):
                 self.held.begin((event.job, event.epoch))
                 outbox.start(event.job, event.epoch, event.started_ms, now)
@@ -472,3 +475,9 @@ class State:
 def _reason(told: Any) -> str:
     """The hub's reason is a word, or a reason code with its numbers."""
     return str(told.get("code", "drained")) if isinstance(told, dict) else str(told or "drained")
+
+
+def _said(event: Hooked) -> Say:
+    facts = {"hook": event.hook, "job": event.job, "epoch": event.epoch, "took_ms": event.took_ms}
+    facts["output"] = event.output
+    return Say(HOOK_FAILED, {**facts, "text": event.wrong}) if event.wrong else Say("hook", facts)

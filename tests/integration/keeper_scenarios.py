@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from worker.protocol import Shape
-from worker.runner import Ended, KeeperDied, Output, Runner, Started
+from worker.runner import Ended, Hooked, KeeperDied, Output, Progressed, Runner, Started
 
 DEADLINE_S = 30
 SCENARIOS = {}
@@ -39,6 +39,7 @@ class Agent:
         self.runner = Runner(str(work_dir), **options)
         self.started, self.results, self.output, self.order = {}, {}, {}, []
         self.kept = {}
+        self.told = []  # of progress and hooks
         self.keeper = self.runner._pid
 
     def start(self, *commands, **more):
@@ -63,6 +64,8 @@ class Agent:
             elif isinstance(event, Started):
                 assert event.job not in self.started, "started twice"
                 self.started[event.job] = event
+            elif isinstance(event, (Hooked, Progressed)):
+                self.told.append(event)
             else:
                 job = event.result["job"]
                 assert job not in self.results, "reported twice"
@@ -840,6 +843,42 @@ def main():
     name, work_dir = sys.argv[1:]
     check = SCENARIOS.get(name) or {"an_agent_that_waits": an_agent_that_waits}[name]
     check(Path(work_dir).resolve())
+
+
+# ---------------------------------------------------------------- progress and hooks
+
+
+@scenario
+def progress_is_found_in_what_jobs_write(work_dir):
+    agent = Agent(work_dir / "jobs")
+    last = work_dir / "last"
+    wait = "while [ ! -e %s ]; do sleep 0.05; done" % last
+    agent.start(["/bin/sh", "-c", "echo @progress 3/4 far; " + wait])
+    agent.start(["/bin/sh", "-c", "echo 12 %; " + wait], work={"progress_regex": r"(\d+) %"})
+    agent.until(lambda: len(agent.told) == 2, "their progress")
+    assert {event.job: tuple(event)[2:] for event in agent.told} == {"a": (3, 4, "far"), "b": (12, 100, "")}
+    last.touch()
+    agent.until(lambda: len(agent.results) == 2, "their end")
+    agent.runner.close()
+
+
+@scenario
+def hooks_stand_around_jobs(work_dir):
+    agent = Agent(work_dir / "jobs")
+    log = work_dir / "log"
+    before, after = "echo before $WM_JOB >> %s; test $WM_JOB != b" % log, "echo after $WM_JOB $WM_EXIT_CODE >> %s" % log
+    agent.runner.use_hooks({"before": before, "after": after, "limit_ms": 60_000, "env": {"PATH": os.environ["PATH"]}})
+    agent.start(["/bin/sh", "-c", "echo job >> %s; exit 5" % log])
+    agent.until(lambda: "a" in agent.results, "the first")
+    agent.start(["true"])
+    agent.until(lambda: "b" in agent.results, "the second")
+    assert log.read_text().split("\n") == ["before a", "job", "after a 5", "before b", ""]
+    assert agent.results["a"]["exit_code"] == 5
+    assert (agent.results["b"]["outcome"], agent.results["b"]["reason"]) == ("returned", "hook-failed")
+    assert [(event.job, event.hook, event.wrong) for event in agent.told] == [
+        ("b", "before-job", "ended with exit status 1")
+    ]
+    agent.runner.close()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Any
 
 from backends.base import AGENT
 from worker.protocol import Shape, format_cpus
-from worker_manager.config.settings import PoolConfig
+from worker_manager.config.settings import PoolConfig, WorkerSettings
 
 
 def agent_command(
@@ -35,6 +35,8 @@ def agent_command(
         "cache-dir": worker.cache_dir or None,
         "cache-size": worker.cache_size,
         "transfers": worker.transfers,
+        "notices": None if worker.notices == "auto" else worker.notices,
+        "black-hole-jobs": worker.black_hole_jobs or None,
         **_slice(pool.shape),
     }
     switches = {
@@ -51,8 +53,21 @@ def agent_command(
     words += [f"--tag={tag}" for tag in pool.shape.tags]
     words += [f"--sandbox-show={folder}" for folder in worker.sandbox_show]
     words += [f"--input-path={folder}" for folder in worker.input_path]
+    words += [f"--{name}={value}" for name, value in _hooks(worker).items() if value]
     words += [f"--custom={name}={count}" for name, count in pool.shape.custom]
     return tuple(words + [f"--{name}" for name, on in switches.items() if on])
+
+
+def _hooks(worker: WorkerSettings) -> Mapping[str, str]:
+    """People's own lines: one that begins with a dash is no option."""
+    lines = {
+        "hook-start": worker.hook_start,
+        "hook-before-job": worker.hook_before_job,
+        "hook-after-job": worker.hook_after_job,
+        "hook-stop": worker.hook_stop,
+    }
+    limit = f"{worker.hook_limit_ms}ms" if any(lines.values()) else ""
+    return {**lines, "hook-seconds": limit, "wrap": worker.wrap}
 
 
 def _slice(shape: Shape) -> dict[str, Any]:

@@ -140,6 +140,14 @@ def _worker(part: WorkerPart) -> WorkerSettings:
         no_cache=part.no_cache,
         input_path=tuple(part.input_path),
         transfers=part.transfers,
+        hook_start=part.hook_start,
+        hook_before_job=part.hook_before_job,
+        hook_after_job=part.hook_after_job,
+        hook_stop=part.hook_stop,
+        hook_limit_ms=part.hook_limit,
+        wrap=part.wrap,
+        notices=part.notices,
+        black_hole_jobs=part.black_hole_jobs,
     )
 
 

@@ -8,10 +8,11 @@ pools: [{name, backend, min-workers, max-workers, shape, law, law-options, limit
 """
 
 import re
+import shlex
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from worker.protocol import (
     UnitError,
@@ -53,6 +54,14 @@ def _label(value: str) -> str:
         raise ValueError(
             "write at most 20 lowercase letters, digits and dashes, beginning with a letter, for example gpu-a"
         )
+    return value
+
+
+def _in_words(value: str) -> str:
+    try:
+        shlex.split(value)
+    except ValueError as error:
+        raise ValueError(f"it cannot be split into words: {error}") from None
     return value
 
 
@@ -158,6 +167,14 @@ class WorkerPart(_Part):
     no_cache: bool = False
     input_path: Words = ()
     transfers: Positive | None = None
+    hook_start: str = ""
+    hook_before_job: str = ""
+    hook_after_job: str = ""
+    hook_stop: str = ""
+    hook_limit: Annotated[Duration, Field(gt=0)] = 60_000
+    wrap: Annotated[str, AfterValidator(_in_words)] = ""
+    notices: Literal["auto", "off", "aws", "azure", "gcp"] = "auto"
+    black_hole_jobs: Count = 0
 
 
 class _PoolFields(_Part):

@@ -67,6 +67,14 @@ class WorkerSettings:
     no_cache: bool = False
     input_path: tuple[str, ...] = ()  # folders of the workers' machines from which jobs may take inputs
     transfers: int | None = None  # files at a time
+    hook_start: str = ""  # lines of shell
+    hook_before_job: str = ""
+    hook_after_job: str = ""
+    hook_stop: str = ""
+    hook_limit_ms: int = 60_000  # each of them
+    wrap: str = ""  # words before the command of every job
+    notices: str = "auto"  # who tells of its machine's end
+    black_hole_jobs: int = 0  # leaves after so many different jobs in a row have failed at once; 0: never
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,26 @@ def test_the_agent_understands_that_command() -> None:
     assert (options.input_paths, options.transfers) == (("/data", "/more"), 9)
 
 
+def test_peoples_own_lines_reach_the_agent_as_they_are() -> None:
+    worker = WorkerSettings(
+        hook_start="-x; echo 'a b'",
+        hook_before_job="check {gpu}",
+        hook_after_job='log "$WM_JOB"',
+        hook_stop="umount /scratch",
+        hook_limit_ms=5000,
+        wrap="nice -n 10",
+        notices="off",
+        black_hole_jobs=7,
+    )
+    pool = PoolConfig("gpu", "local", Shape(cpus=1000), Limits(), worker=worker)
+    command = [word.replace("{worker}", "w-1") for word in agent_command(pool, "http://127.0.0.1:1", None)]
+    options = parse(command[3:], {"WM_JOIN_TOKEN": "t" * 20})
+    hooks = options.hooks
+    assert (hooks.start, hooks.before, hooks.after) == ("-x; echo 'a b'", "check {gpu}", 'log "$WM_JOB"')
+    assert (hooks.stop, hooks.limit_ms, options.wrap) == ("umount /scratch", 5000, ("nice", "-n", "10"))
+    assert (options.notices, options.terms.black_hole) == ("off", 7)
+
+
 def test_workers_without_a_token_share_one_command_that_names_none_of_them() -> None:
     pool = PoolConfig("gpu", "local", Shape(cpus=1000), Limits(), worker=WorkerSettings(("wm-worker",)))
     command = agent_command(pool, "http://127.0.0.1:1", None, identity="aws")

@@ -122,6 +122,30 @@ def test_a_token_in_the_environment_is_taken_out_of_it() -> None:
     assert env == {}
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "text"),
+    [
+        ("--hook-start", "  ", "no line of shell"),
+        ("--hook-before-job", "", "no line of shell"),
+        ("--hook-seconds", "0", "none could ever end"),
+        ("--wrap", "'open", "cannot be split"),
+        ("--wrap", " ", "no word"),
+    ],
+)
+def test_hooks_that_are_none(token_file: str, flag: str, value: str, text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        options("--join-token-file", token_file, flag, value)
+
+
+def test_a_worker_without_hooks_has_none_for_its_keeper(token_file: str) -> None:
+    found = options("--join-token-file", token_file)
+    assert found.hooks.for_keeper({}) is None
+    assert found.wrap == ()
+    found = options("--join-token-file", token_file, "--hook-after-job", "true")
+    told = found.hooks.for_keeper({"PATH": "/bin"})
+    assert told == {"before": "", "after": "true", "limit_ms": 60_000, "env": {"PATH": "/bin"}}
+
+
 def test_an_identity_stands_in_for_a_token_and_never_beside_one(token_file: str) -> None:
     options = parse(["--server", "http://127.0.0.1:1"], {"WM_JOIN_IDENTITY": "aws"})
     assert (options.identity, options.token, options.by_hand) == ("aws", "", False)
