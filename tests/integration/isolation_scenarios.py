@@ -60,6 +60,43 @@ def worker(folder, wanted=(), job_user="none", **more):
     return Agent(work_dir / "jobs", isolation=learned.told, **more)
 
 
+READ = (
+    "cat in/file; cat in/file; touch in/file in/new 2>/dev/null && echo WROTE; rm -rf in/file 2>/dev/null; cat $1 || :"
+)
+
+
+def inputs_of(folder, agent):
+    """A staged folder with a link to an entry of a cache, which is the worker's own; and the entry beside it, which no
+    job was given."""
+    jobs = folder / "work" / "w-1" / "jobs"
+    cache = folder / "work" / "cache" / "entries" / "scope"
+    entries = []
+    for name in ("given", "other"):
+        entry = cache / name / "data"
+        entry.parent.mkdir(parents=True)
+        entry.write_text("%s\n" % name)
+        entry.chmod(0o444)
+        entries.append(entry)
+    staged = jobs.parent / "staged" / "job"
+    (staged / "in").mkdir(parents=True)
+    (staged / "in").chmod(0o755)
+    (staged / "in" / "file").symlink_to(entries[0])
+    return staged, entries
+
+
+def reads_its_inputs(folder, agent, work, owner="ann"):
+    """In a sandbox or a container: what it was given, and nothing else."""
+    staged, (given, other) = inputs_of(folder, agent)
+    assignment = {"job": "reads", "epoch": 1, "command": ["sh", "-c", READ, "sh", str(other)], "owner": owner}
+    agent.runner.start([{**assignment, "work": work}], {("reads", 1): (str(staged), (str(given),), 1)})
+    agent.until(lambda: "reads" in agent.results, "it")
+    text = agent.text("reads")
+    assert text.startswith("given\ngiven\n") and "WROTE" not in text and "other\n" not in text, text
+    assert (given.read_text(), other.read_text()) == ("given\n", "other\n")
+    assert agent.results["reads"]["outcome"] == "succeeded", agent.results
+    assert os.listdir(agent.kept["reads"]) == ["in"], "its directory is set aside"
+
+
 def start_as(agent, owner, command, work=None, **more):
     """Like `start`, of this owner."""
     name = chr(ord("a") + len(agent.runner.running()) + len(agent.results))
@@ -189,6 +226,48 @@ def a_sandboxed_job_writes_only_where_it_may(folder):
     for word in ("WROTE", "CANNOT", "RENAMED", "MOUNTED"):
         assert word not in text, text
     assert not (outside / "new").exists() and not os.path.exists("/tmp/new")
+
+
+@scenario
+def a_sandboxed_job_reads_its_inputs_and_no_others(folder):
+    reads_its_inputs(folder, worker(folder, ["sandbox"]), SANDBOX)
+
+
+@scenario
+def a_sandboxed_job_reads_its_inputs_where_nothing_else_hides_them(folder):
+    """A cache elsewhere is hidden like the work dir."""
+    work_dir = folder / "a" / "w-1"
+    (work_dir / "jobs").mkdir(parents=True)
+    staged, (given, other) = inputs_of(folder, None)
+    learned = found.find(
+        ["sandbox"], "none", str(work_dir), [], [], os.environ, str(folder / "users" / "known"), [str(folder / "work")]
+    )
+    agent = Agent(work_dir / "jobs", isolation=learned.told)
+    here = work_dir / "staged"
+    staged.rename(here)
+    command = ["sh", "-c", READ, "sh", str(other)]
+    assignment = {"job": "reads", "epoch": 1, "command": command, "owner": "ann", "work": SANDBOX}
+    agent.runner.start([assignment], {("reads", 1): (str(here), (str(given),), 0)})
+    agent.all_ended()
+    text = agent.text("reads")
+    assert text.startswith("given\ngiven\n") and "WROTE" not in text and "other\n" not in text, text
+
+
+@scenario
+def a_user_of_its_own_owns_what_was_put_together_for_it(folder):
+    agent = worker(folder, job_user="auto")
+    staged = folder / "work" / "w-1" / "staged"
+    (staged / "deep").mkdir(parents=True)
+    (staged / "deep" / "copy").write_text("mine\n")
+    (staged / "deep" / "link").symlink_to("/etc/passwd")
+    script = "stat -c %u . deep deep/copy | sort -u; id -u; echo more >> deep/copy; cat deep/copy"
+    assignment = {"job": "owns", "epoch": 1, "command": sh(script), "owner": "ann"}
+    agent.runner.start([assignment], {("owns", 1): (str(staged), (), 2)})
+    agent.all_ended()
+    first, second, *rest = agent.text("owns").split()
+    assert first == second and int(first) >= 700000 and rest == ["mine", "more"], agent.text("owns")
+    assert Path("/etc/passwd").stat().st_uid == 0
+    assert Path(agent.kept["owns"]).parent.stat().st_mode & 0o077 == 0, "nobody else comes to what is kept"
 
 
 @scenario

@@ -19,6 +19,7 @@ NAMES = re.findall(r"^@scenario\ndef (\w+)", SCENARIOS.read_text(), re.MULTILINE
 NEED_ROOT = {
     "two_owners_with_users_of_their_own_see_nothing_of_each_other",
     "a_user_stays_the_owners",
+    "a_user_of_its_own_owns_what_was_put_together_for_it",
     "what_cannot_be_started_says_why_as_before",
     "the_devices_of_gpus_are_seen_in_a_sandbox_by_who_asked_for_one",
 }

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests import needs
+from tests.integration.isolation_scenarios import reads_its_inputs
 from tests.integration.keeper_scenarios import Agent, sh, wait_for
 from tests.stand_ins.engine import Engine, small_image
 from tests.stand_ins.registry import Registry
@@ -106,6 +107,11 @@ def test_a_job_in_a_container_has_its_directory_its_user_and_its_own_environment
     assert lines[5] == "1", "there is a network"
     assert "CapBnd:\t0000000000000000" in lines
     assert "NoNewPrivs:\t1" in lines
+    gone(engine)
+
+
+def test_a_job_in_a_container_reads_its_inputs_and_no_others(start: Start, engine: Engine, tmp_path: Path) -> None:
+    reads_its_inputs(tmp_path, start(), DOCKER)
     gone(engine)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests import needs
+from tests.integration.isolation_scenarios import reads_its_inputs
 from tests.integration.keeper_scenarios import Agent, sh, wait_for
 from tests.stand_ins.engine import small_image
 from tests.stand_ins.podman import Podman
@@ -62,6 +63,11 @@ def test_a_job_its_user_its_status_and_its_strays(agent: Any, podman: Podman) ->
     number, secret = agent.text(who).splitlines()
     assert (int(number) >= 700_000, secret) == (True, "a b")
     assert (agent.results[three]["exit_code"], agent.results[stray]["exit_code"]) == (3, 0)
+    wait_for(lambda: podman.containers() == [], "podman to forget them")
+
+
+def test_a_job_in_a_container_reads_its_inputs_and_no_others(agent: Any, podman: Podman, tmp_path: Path) -> None:
+    reads_its_inputs(tmp_path, agent, PODMAN)
     wait_for(lambda: podman.containers() == [], "podman to forget them")
 
 
