@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.place import Place, until
-from worker_manager.errors import StoreError, UsageError
+from worker_manager.blob_client import BlobClient
+from worker_manager.errors import HubError, StoreError, UsageError
 from worker_manager.hub.backup import backup
 
 
@@ -62,3 +63,32 @@ def test_what_cannot_be_copied_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="could not be written"):
         backup(state, tmp_path / "copy")
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+def test_files_of_jobs_are_in_the_copy_and_half_sent_ones_are_not(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"what a job takes")
+    place.run("hub", "start")
+    sent = BlobClient(place.client()).upload(tmp_path / "file")
+    half = {"Upload-Offset": "0", "Upload-Length": "9"}
+    place.client().exchange("PATCH", f"/v1/blobs/{'0' * 64}", body=b"half", headers=half)
+    place.run("hub", "backup", str(tmp_path / "copy"))
+    place.run("hub", "backup", "--without-blobs", str(tmp_path / "less"))
+    assert not (tmp_path / "less" / "blobs").exists()
+    (copied,) = [path for path in (tmp_path / "copy" / "blobs").rglob("*") if path.is_file()]
+    assert copied.name == sent.sha256 and copied.stat().st_mode & 0o777 == 0o600
+    for folder in ("copy", "less"):
+        assert not (tmp_path / folder / "blob-grants.key").exists()
+    place.run("hub", "stop")
+    copy, less = Place(tmp_path / "copy"), Place(tmp_path / "less")
+    try:
+        for restored in (copy, less):
+            restored.run("hub", "start")
+        got = BlobClient(copy.client()).download(sent.sha256, tmp_path / "back")
+        assert got == sent and (tmp_path / "back").read_bytes() == b"what a job takes"
+        with pytest.raises(HubError, match="no blob"):
+            BlobClient(less.client()).download(sent.sha256, tmp_path / "gone")
+        assert BlobClient(less.client()).upload(tmp_path / "file") == sent, "it takes it again"
+        assert BlobClient(less.client()).download(sent.sha256, tmp_path / "gone") == sent
+    finally:
+        for restored in (copy, less):
+            restored.run("hub", "stop")

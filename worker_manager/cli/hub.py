@@ -139,15 +139,16 @@ def stop(inv: Invocation, **connection: Any) -> None:
 
 @hub.command(cls=OurCommand)
 @click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--without-blobs", is_flag=True, help="Leave out the files that jobs take and have left.")
 @with_connection
 @takes_invocation
-def backup(inv: Invocation, folder: Path, **connection: Any) -> None:
+def backup(inv: Invocation, folder: Path, without_blobs: bool, **connection: Any) -> None:
     """Copy the state directory to a new FOLDER, while the hub runs or not."""
     from worker.protocol import format_bytes
     from worker_manager.hub.backup import backup
 
     inv = inv.plus(**connection)
-    size = backup(_state_dir(inv, "backed up"), folder.absolute())
+    size = backup(_state_dir(inv, "backed up"), folder.absolute(), not without_blobs)
     inv.say(f"{format_bytes(size)} in {folder}")
 
 
