@@ -220,8 +220,13 @@ class Entries:
             self._throw_away(entry, 0)
 
     def discard(self, path: str) -> None:
-        """Removes a tree, read-only folders in it too. What cannot be removed is tried again by a later janitor."""
-        shutil.rmtree(path, onerror=_make_writable)
+        """What cannot be removed is tried again by a later janitor."""
+        remove_tree(path)
+
+
+def remove_tree(path: str) -> None:
+    """Read-only folders in it too. Raises nothing: what cannot be removed stays."""
+    shutil.rmtree(path, onerror=_make_writable)
 
 
 def freeze(path: str) -> None:

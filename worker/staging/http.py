@@ -5,7 +5,6 @@ What is signed into a URL stays out of every message.
 
 import email.utils
 import errno
-import hashlib
 import http.client
 import os
 import random
@@ -14,11 +13,12 @@ from typing import Callable, Dict, Mapping, NamedTuple, Optional
 from urllib.parse import urljoin, urlsplit
 
 from worker.cache.digests import Content
+from worker.staging.copying import write
+from worker.staging.digesting import PIECE, Digest
 from worker.staging.errors import BrokeOff, Corrupt, Forbidden, Moved, Refused
 from worker.staging.lines import Line, Lines, said
 from worker.staging.stops import Stop
 
-PIECE = 2**20
 REDIRECTS = 5
 RENEWALS = 3  # in a row without a byte of progress
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG, errno.ESTALE)
@@ -64,23 +64,35 @@ def fetch(
     disk."""
     with open(path, "xb", buffering=0) as file:
         download = _Download(source, file.fileno(), progress, lines or Lines(), stop or Stop())
-        failures = renewals = 0
-        while True:
-            before = download.there
-            try:
-                if renewed is not None:
-                    download.source = renewed(False)
-                return download.go()
-            except Forbidden:
-                renewals = 1 if download.there > before else renewals + 1
-                if renewed is None or renewals > RENEWALS:
-                    raise
-                download.source = renewed(True)
-            except BrokeOff as error:
-                failures = 1 if download.there > before else failures + 1
-                if failures >= patience.tries or isinstance(error, Moved):
-                    raise
-                wait(patience.pause(failures, error.after_s))
+        try:
+            return _fetched(download, patience, wait, renewed)
+        finally:
+            download.close()
+
+
+def _fetched(
+    download: "_Download",
+    patience: Patience,
+    wait: Callable[[float], None],
+    renewed: Optional[Callable[[bool], Source]],
+) -> Content:
+    failures = renewals = 0
+    while True:
+        before = download.there
+        try:
+            if renewed is not None:
+                download.source = renewed(False)
+            return download.go()
+        except Forbidden:
+            renewals = 1 if download.there > before else renewals + 1
+            if renewed is None or renewals > RENEWALS:
+                raise
+            download.source = renewed(True)
+        except BrokeOff as error:
+            failures = 1 if download.there > before else failures + 1
+            if failures >= patience.tries or isinstance(error, Moved):
+                raise
+            wait(patience.pause(failures, error.after_s))
 
 
 class _Download:
@@ -92,7 +104,10 @@ class _Download:
         self._stop = stop
         self._tag = ""  # of what the bytes that are there belong to
         self.there = 0
-        self.digest = hashlib.sha256()
+        self._digest = Digest()
+
+    def close(self) -> None:
+        self._digest.close()
 
     def go(self) -> Content:
         """All that is missing. Each redirect is a line of its own."""
@@ -100,7 +115,7 @@ class _Download:
         for _ in range(REDIRECTS + 1):
             where = self._over_a_line(url, headers)
             if where is None:
-                return Content(self.digest.hexdigest(), self.there)
+                return Content(self._digest.hex(), self.there)
             elsewhere = urljoin(url, where)
             if urlsplit(elsewhere)[:2] != urlsplit(url)[:2]:
                 headers = {}
@@ -164,15 +179,13 @@ class _Download:
 
     def _read(self, reply: http.client.HTTPResponse, url: str, whole: Optional[int]) -> None:
         wanted = self.source.size
-        buffer = memoryview(bytearray(PIECE))
         while True:
-            count = reply.readinto(buffer)
-            if not count:
+            piece = reply.read1(PIECE)
+            if not piece:
                 break
-            piece = buffer[:count]
-            self.digest.update(piece)
-            _write(self._file, piece)
-            self.there += count
+            self._digest.add(piece)
+            write(self._file, piece)
+            self.there += len(piece)
             self._progress(self.there, whole)
             self._stop.check()
             if wanted is not None and self.there > wanted:
@@ -191,7 +204,8 @@ class _Download:
     def _start_again(self) -> None:
         os.ftruncate(self._file, 0)
         os.lseek(self._file, 0, os.SEEK_SET)
-        self.there, self._tag, self.digest = 0, "", hashlib.sha256()
+        self._digest.close()
+        self.there, self._tag, self._digest = 0, "", Digest()
 
 
 class _NoAnswer(Exception):
@@ -274,8 +288,3 @@ def _retry_after(text: Optional[str]) -> float:
     except (TypeError, ValueError):
         return 0.0
     return min(max(0.0, when - time.time()), 300.0)
-
-
-def _write(file: int, piece: memoryview) -> None:
-    while piece:
-        piece = piece[os.write(file, piece) :]

@@ -133,6 +133,7 @@ class Lines:
         if self._hub is not None and origin == (_scheme(self._hub), self._hub.host, self._hub.port):
             http_line = http.client.HTTPConnection(host, port)
             http_line.sock = dial(self._hub)
+            http_line.auto_open = 0  # nothing else ever connects it
             http_line.sock.settimeout(self._timeout_s)
             return Line(http_line, origin)
         proxy = self._proxy(scheme, host)
@@ -159,6 +160,7 @@ class Lines:
             made.close()
             raise
         made.sock.settimeout(self._timeout_s)
+        made.auto_open = 0
         return Line(made, origin, proxy)
 
     def _safe(self) -> ssl.SSLContext:

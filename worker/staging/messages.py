@@ -13,9 +13,11 @@ takes long ever holds up the agent or its keeper.
                                 and its staging folder is removed. No answer, and none to what was asked before it; may
                                 be repeated, and may name what was never staged. Every attempt that was named in
                                 `stage`, `collect` or `held` needs one in the end, also after NotStaged
+                                (what was on its way to the agent already may still come: it is to be ignored)
     session      session, credential    after the worker was registered anew
     tell_cache                  the hub has forgotten what the cache holds: the next news is all of it
-    end                         let everything go, and exit. A closed channel means the same
+    end                         let everything go, and exit. A closed channel means the same. It takes some seconds at
+                                the most, unless the cache's file server hangs: then kill it
 
 `inputs` and `outputs` are those of the job's work, `user` is (uid, gid) of the job where it does not run as the agent,
 else None. `folder` is the job's directory, set aside; nothing in it is changed, and removing it is the agent's.
@@ -87,6 +89,7 @@ class Setup(TypedDict, total=False):
     held: List[List[Any]]  # [job, epoch] of attempts whose inputs are in use: after a stager has died
     counts: Dict[str, int]  # as the last CacheNews of the stager before had them: they go on from there
     patience: List[float]  # with what is fetched
+    timeout_s: float  # of silence, after which a line is given up
     long_patience: List[float]  # with what is sent: the work of a job that has ended is lost with it
 
 
