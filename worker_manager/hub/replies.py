@@ -71,6 +71,7 @@ class Job(TypedDict, total=False):
     network: bool
     inputs: list[Any]
     outputs: list[Any]
+    files: dict[str, int] | None
     retries: int
     attempt: int
     worker: str | None
@@ -97,6 +98,22 @@ class Job(TypedDict, total=False):
 
 class Jobs(TypedDict):
     jobs: list[Job]
+    next: str | None
+
+
+class File(TypedDict):
+    path: str
+    size: int
+    sha256: str
+    at: str
+
+
+class Files(TypedDict):
+    job: str
+    attempt: int
+    count: int
+    size: int
+    files: list[File]
     next: str | None
 
 

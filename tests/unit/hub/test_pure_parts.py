@@ -252,7 +252,7 @@ def test_given_certificates_that_do_not_belong_together_are_refused(tmp_path: Pa
 def test_the_document_describes_every_route_and_every_reference_in_it_resolves() -> None:
     made = document(ENDPOINTS, "0.1")
     described = {(method.upper(), path) for path, found in made["paths"].items() for method in found}
-    assert described == {(each.method, each.path) for each in ENDPOINTS}
+    assert described == {(each.method, each.path.replace(":path}", "}")) for each in ENDPOINTS}
     text = json.dumps(made)
     for name in {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}:
         assert name in made["components"]["schemas"]
