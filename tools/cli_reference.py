@@ -1,4 +1,4 @@
-"""Writes docs/reference/cli.md from the commands themselves: `python -m tools.cli_reference`."""
+"""Writes docs/reference/cli.md and worker.md from the commands themselves: `python -m tools.cli_reference`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,10 +6,12 @@ from pathlib import Path
 import click
 
 from backends.registry import BACKENDS
+from worker.options import FLAGS, REPEATED, SWITCHES
 from worker_manager.cli.main import COMMANDS, GLOBAL_SECTIONS, cli
 from worker_manager.cli.run import PerBackend
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "cli.md"
+REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
+PAGE, WORKER_PAGE = REFERENCE / "cli.md", REFERENCE / "worker.md"
 
 HEAD = """\
 # The command line
@@ -34,6 +36,28 @@ A job may be named `j7` or `7`, a task of an array `j7-3`.
 | 130, 143 | ended by SIGINT, SIGTERM |
 | the job's | `submit --wait` with one job ends as the job did; 128 and the signal where one ended it |
 """
+
+WORKER_HEAD = """\
+# The worker
+
+Written by `python -m tools.cli_reference` from the program itself; a test keeps it up to date.
+
+`wm-worker`, `python -m worker` and `python worker.pyz` are the same. A pool's workers are started with what stands
+under `worker:` in [the configuration](configuration.md), or with the `--worker-…` options of
+[the command line](cli.md). Every option is an environment variable too: `--cache-dir` is `WM_CACHE_DIR`.
+`wm-worker ps`, `status` and `stop` are about the workers that run on this machine.
+
+Exit status: 0 left as it should, 1 an error, 2 wrong usage, 3 the hub does not want it.
+"""
+
+
+def worker_text() -> str:
+    lines = [WORKER_HEAD, "## Options\n", "| | |\n|---|---|"]
+    for flag in sorted(FLAGS + SWITCHES, key=lambda each: each.name):
+        said = flag.name + ("" if flag in SWITCHES else " VALUE")
+        again = " (may be repeated)" if flag.name in REPEATED and "repeated" not in flag.help else ""
+        lines.append(f"| `--{said}` | {_cell(flag.help)}{again} |")
+    return "\n".join(lines) + "\n"
 
 
 def text() -> str:
@@ -92,3 +116,4 @@ def _prose(text: str) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(text())
+    WORKER_PAGE.write_text(worker_text())

@@ -197,3 +197,4 @@ def test_every_reason_is_explained() -> None:
 
 def test_the_reference_of_the_command_line_is_up_to_date() -> None:
     assert cli_reference.PAGE.read_text() == cli_reference.text(), "run python -m tools.cli_reference"
+    assert cli_reference.WORKER_PAGE.read_text() == cli_reference.worker_text(), "run python -m tools.cli_reference"
