@@ -17,6 +17,9 @@ def utc_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+AT_ONCE = 4096  # bytes for which a pipe has room where it has room at all, and which it takes as a whole
+
+
 class Journal:
     """Never fails and never waits: a stderr that is full, or a pipe that nobody empties, takes no job down with it."""
 
@@ -27,6 +30,7 @@ class Journal:
         self._now = now
         self._room = select.poll()
         self._room.register(file, select.POLLOUT)
+        self._torn = False  # the last line has no end
 
     def call_it(self, worker: str) -> None:
         """The hub has told another name than it began with."""
@@ -36,10 +40,16 @@ class Journal:
         self.say(event, facts)
 
     def say(self, event: str, facts: Mapping[str, Any]) -> None:
-        """One line in one write, so that several writers do not tear each other's lines."""
+        """One line in one write where it is short enough, so that several writers do not tear each other's lines. Of
+        one that is longer the end may be missing."""
+        data = (("\n" if self._torn else "") + self._line(event, facts) + "\n").encode("utf-8", "backslashreplace")
         try:
-            if self._room.poll(0):
-                os.write(self._file, (self._line(event, facts) + "\n").encode("utf-8", "backslashreplace"))
+            for at in range(0, len(data), AT_ONCE):
+                if not self._room.poll(0):
+                    self._torn = self._torn or at > 0
+                    return
+                os.write(self._file, data[at : at + AT_ONCE])
+            self._torn = False
         except OSError:
             pass
 

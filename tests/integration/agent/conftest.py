@@ -274,9 +274,9 @@ class AgentProcess:
     def said(self, event: str) -> list[dict[str, Any]]:
         return [line for line in self.journal() if line["event"] == event]
 
-    def signal_again(self, number: int) -> None:
-        """A signal that is not taken for the one before: it comes after that was heeded, and not at once."""
-        until(lambda: self.said("signal"), "the first signal to be heeded")
+    def signal_again(self, number: int, after: int = 1) -> None:
+        """A signal that is not taken for the one before: it comes after so many were heeded, and not at once."""
+        until(lambda: len(self.said("signal")) >= after, "the signals before to be heeded")
         heeded = time.monotonic()
         until(lambda: time.monotonic() > heeded + 0.15, "a little time to pass")
         self.process.send_signal(number)

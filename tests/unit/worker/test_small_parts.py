@@ -56,6 +56,24 @@ def test_a_journal_that_nobody_reads_harms_nobody() -> None:
     journal("alive")
 
 
+@pytest.mark.parametrize("length", [5_000, 100_000])
+def test_a_long_line_for_a_pipe_that_nobody_reads_harms_nobody_either(length: int) -> None:
+    """Where a pipe has room for the beginning of it, a write of the whole would block."""
+    out, into = os.pipe()
+    journal = Journal("json", "w-1", into)
+    for number in range(50):
+        journal("dump", number=number, text="x" * length)
+    os.set_blocking(out, False)
+    read = os.read(out, 1 << 20)
+    journal("after", text="it is read again")
+    read += os.read(out, 1 << 20)
+    *torn, last = read.decode().splitlines()
+    assert json.loads(last)["event"] == "after", "it begins with a line of its own"
+    whole = [json.loads(line)["number"] for line in torn if line.endswith("}")]
+    assert whole == list(range(len(whole))), "those before were whole"
+    assert len(torn) - len(whole) <= 1
+
+
 def test_a_full_disk_behind_stderr_is_no_error() -> None:
     with Path("/dev/full").open("wb", buffering=0) as full:
         Journal("json", "w-1", full.fileno())("alive")
