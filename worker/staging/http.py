@@ -137,7 +137,7 @@ class _Download:
                     self._take(reply, url)
                     self._lines.done_with(line, reply)
                     return None
-                except _NoAnswer:
+                except NoAnswer:
                     continue
                 except http.client.InvalidURL:
                     raise Refused("%s is no address of a file" % shown(url)) from None
@@ -208,7 +208,7 @@ class _Download:
         self.there, self._tag, self._digest = 0, "", Digest()
 
 
-class _NoAnswer(Exception):
+class NoAnswer(Exception):
     """On a line that was used before: ask again on a new one."""
 
 
@@ -219,7 +219,7 @@ def ask(line: Line, method: str, url: str, headers: Mapping[str, str]) -> http.c
         return line.http.getresponse()
     except (ConnectionError, http.client.RemoteDisconnected):
         if line.used_before:
-            raise _NoAnswer() from None
+            raise NoAnswer() from None
         raise
 
 
@@ -232,7 +232,7 @@ def look(url: str, lines: Lines, stop: Stop, headers: Mapping[str, str] = {}) ->
                 reply = ask(line, "HEAD", url, {"Accept-Encoding": "identity", **line.headers(), **headers})
                 reply.read()
                 lines.done_with(line, reply)
-        except _NoAnswer:
+        except NoAnswer:
             continue
         except (OSError, ValueError, http.client.HTTPException) as error:
             stop.check()

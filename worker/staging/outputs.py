@@ -214,9 +214,9 @@ class Outputs:
 
 def _batches(kept: Sequence[Kept]) -> List[List[Kept]]:
     found: List[List[Kept]] = []
-    size = BATCH_BYTES
+    size = 0
     for each in kept:
-        if size + each.size > BATCH_BYTES or len(found[-1]) >= BATCH_FILES:
+        if not found or size + each.size > BATCH_BYTES or len(found[-1]) >= BATCH_FILES:
             found.append([])
             size = 0
         found[-1].append(each)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from worker.staging.errors import BrokeOff, Distrusted, Forbidden, Refused, StagingError
 from worker.staging.grants import NONSENSE, headers_of, refusal
-from worker.staging.http import Patience, ask, must_be_good, shown
+from worker.staging.http import NoAnswer, Patience, ask, must_be_good, shown
 from worker.staging.lines import Line, Lines, said
 from worker.staging.stops import Stop
 
@@ -113,7 +113,7 @@ class Sending:
         if reply.status == 200:
             self._progress(self._size)
             return True
-        if reply.status == 404 and reply.getheader(OFFSET):
+        if reply.status == 404:  # a hub always says how much it has
             self._there = self._offset(reply, url)
             return False
         must_be_good(reply, url)
@@ -134,7 +134,7 @@ class Sending:
             if self._there <= begin:
                 raise BrokeOff("%s: the hub took nothing of it" % shown(url))
             return False
-        if reply.status == 409 and reply.getheader(OFFSET):
+        if reply.status == 409:
             self._there = self._offset(reply, url)
             raise BrokeOff("%s: the hub has another part of it" % shown(url))
         if reply.status == 422:
@@ -163,7 +163,7 @@ class Sending:
     # ------------------------------------------------------------ a line
 
     def _exchange(self, url: str, act: Callable[[Line], http.client.HTTPResponse]) -> http.client.HTTPResponse:
-        """Its answer, read to its end. A line that was kept may have died unseen: then on a new one."""
+        """Its answer, read to its end."""
         while True:
             with self._lines.to(url, self._stop) as line:
                 try:
@@ -171,12 +171,12 @@ class Sending:
                     reply.read(PIECE)
                     self._lines.done_with(line, reply)
                     return reply
+                except NoAnswer:
+                    continue
                 except http.client.InvalidURL:
                     raise Refused("%s is no address" % shown(url)) from None
                 except (OSError, ValueError, http.client.HTTPException) as error:
                     self._stop.check()
-                    if line.used_before and isinstance(error, ConnectionError):
-                        continue
                     raise BrokeOff("%s: %s" % (shown(url), said(error))) from None
 
     def _sent(
