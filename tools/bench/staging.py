@@ -1,0 +1,143 @@
+"""What the stager moves in a second, against what people use for it: curl for downloads, cp for copies.
+
+Ours digests every byte on its way; `curl + sha256sum` does the same. The stager's own code runs here in the bench's
+process, as it does in the stager's, which stays; curl and cp are started each time.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from tools.bench import sides
+from tools.bench.cache import random_file
+from tools.bench.report import Row
+from tools.bench.web import serving
+from worker.cache.digests import Content
+from worker.staging import copying
+from worker.staging.http import Source, fetch
+from worker.staging.site import Site
+from worker.staging.stops import Stop
+
+SIZE = 256 * 2**20
+ROUNDS = 9
+SMALL, LARGE = 64 * 2**20, 2 * 2**30  # of which the memory is measured
+
+
+def run() -> list[Row]:
+    folder = Path(tempfile.mkdtemp(prefix="wm-bench-", dir="/var/tmp"))
+    try:
+        file = folder / "input"
+        digest = random_file(file, SIZE)
+        return [*downloads(folder, file, digest), *copies(folder, file, digest), *memory(folder)]
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# ---------------------------------------------------------------- downloads
+
+
+def downloads(folder: Path, file: Path, digest: str) -> list[Row]:
+    to = folder / "to"
+    with serving(file) as web:
+        curl = ["curl", "--silent", "--fail", "--output", str(to), web.url]
+        found = sides.take_turns(
+            {
+                "curl": lambda: subprocess.run(curl, check=True),
+                "curl + sha256sum": lambda: then_digest(curl, to, digest),
+                "fetch": lambda: must_be(fetch(Source(web.url, size=SIZE), str(to)), digest),
+            },
+            ROUNDS,
+            to.unlink,
+        )
+    return sides.rows(f"staging/download of {SIZE >> 20} MiB", SIZE, "curl", found)
+
+
+# ---------------------------------------------------------------- copies
+
+
+def copies(folder: Path, file: Path, digest: str) -> list[Row]:
+    to = folder / "to"
+    cp = ["cp", str(file), str(to)]
+    copied = sides.take_turns(
+        {
+            "cp": lambda: subprocess.run(cp, check=True),
+            "copy for a job that writes": lambda: copying.copy(str(file), str(to), None, Stop(), lambda _: None),
+        },
+        ROUNDS,
+        to.unlink,
+    )
+    digested = sides.take_turns(
+        {
+            "cp + sha256sum": lambda: then_digest(cp, to, digest),
+            "file:///": lambda: must_be(bring(file, to), digest),
+        },
+        ROUNDS,
+        to.unlink,
+    )
+    room = f"staging/copy of {SIZE >> 20} MiB"
+    return [*sides.rows(room, SIZE, "cp", copied), *sides.rows(room, SIZE, "cp + sha256sum", digested)]
+
+
+def bring(file: Path, to: Path) -> Content:
+    site = Site(f"file://{file}", [str(file.parent)], Stop())
+    (piece,) = site.pieces()
+    return site.bring(piece, str(to), lambda _there, _whole: None)
+
+
+def then_digest(command: list[str], path: Path, digest: str) -> None:
+    subprocess.run(command, check=True)
+    told = subprocess.run(["sha256sum", str(path)], check=True, capture_output=True, text=True).stdout
+    if told.split()[0] != digest:
+        raise RuntimeError("what came is not what was sent")
+
+
+def must_be(content: Content, digest: str) -> None:
+    if content.digest != digest:
+        raise RuntimeError("what came is not what was sent")
+
+
+# ---------------------------------------------------------------- memory
+
+_FETCH = """
+import sys
+from worker.staging.http import Source, fetch
+fetch(Source(sys.argv[1]), sys.argv[2])
+print(open("/proc/self/status").read())
+"""
+_COPY = """
+import sys
+from worker.staging.site import Site
+from worker.staging.stops import Stop
+site = Site("file://" + sys.argv[1], ["/"], Stop())
+site.bring(site.pieces()[0], sys.argv[2], lambda there, whole: None)
+print(open("/proc/self/status").read())
+"""
+
+
+def memory(folder: Path) -> list[Row]:
+    def peak(size: int, act: Callable[[Path], int]) -> int:
+        file = folder / "sparse"
+        with file.open("wb") as made:
+            made.truncate(size)
+        return act(file)
+
+    def fetched(file: Path) -> int:
+        with serving(file) as web:
+            return alone(_FETCH, web.url)
+
+    def alone(code: str, source: str) -> int:
+        to = folder / "to"
+        command = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, '.'){code}", source, str(to)]
+        told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        to.unlink()
+        return int(told.partition("VmHWM:")[2].split()[0]) * 1024
+
+    made = []
+    for name, act in (("download", fetched), ("copy", lambda file: alone(_COPY, str(file)))):
+        small, large = peak(SMALL, act), peak(LARGE, act)
+        what = f"staging/{name}: peak memory, {LARGE >> 30} GiB against {SMALL >> 20} MiB"
+        made.append(Row(what, large / 2**20, "MiB", small / 2**20, large / small))
+    return made
