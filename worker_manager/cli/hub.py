@@ -17,11 +17,20 @@ _OWN: dict[str, tuple[str, Callable[[str], Any]]] = {  # option → the hub's se
     "listen": ("listen", str),
     "blob_keep": ("blob_keep_ms", parse_duration),
     "blob_limit": ("blob_limit", parse_bytes),
+    "storage": ("storages", tuple),
 }
 
 
 def _own_options(command: F) -> F:
     for option in (
+        click.option(
+            "--storage",
+            multiple=True,
+            metavar="PREFIX",
+            callback=lambda _ctx, _param, said: said or None,
+            help="Jobs may take and keep files below s3://bucket/prefix (or az://, gs://); {owner} is a job's owner "
+            "(repeatable). [default: none]",
+        ),
         click.option("--blob-limit", metavar="SIZE", help="Files in the hub take so much at most. [default: its disk]"),
         click.option("--blob-keep", metavar="TIME", help="Files that no job needs stay so long. [default: 1d]"),
         click.option("--listen", metavar="HOST:PORT", help="[default: 127.0.0.1 and a free port]"),

@@ -71,6 +71,7 @@ def build(tree: Tree, request: Request, catalogue: Catalogue) -> Settings:
 
 def _hub(part: HubPart, request: Request) -> HubConfig:
     own = {name: getattr(part, name) for name in _OWN_HUB if getattr(part, name) is not None}
+    own |= {"storages": part.storages} if part.storages else {}
     own |= {f"{name}_ms": getattr(part, name) for name in _OWN_HUB_TIMES if getattr(part, name) is not None}
     if part.database:
         own |= read((DATABASE,), {"database": part.database}, request.environment)

@@ -165,6 +165,13 @@ MANAGER: tuple[Flag, ...] = (
         "number",
         codalab="5",
     ),
+    Flag(
+        "storage",
+        ("hub", "storages"),
+        "Below s3://bucket/prefix (or az://, gs://) the hub that is started here lets jobs take and keep files "
+        "(repeatable).",
+        "words",
+    ),
     Flag("restart-after-seconds", ("manager", "restart-after"), "Start the program anew after this long.", "number"),
 )
 

@@ -94,6 +94,16 @@ class ManagerPart(_Part):
     restart_after: Duration | None = None
 
 
+def _storages(value: tuple[str, ...]) -> tuple[str, ...]:
+    from worker_manager.hub.files.names import Storages as Named
+
+    Named(value)  # raises ValueError
+    return value
+
+
+Storages = Annotated[Words, AfterValidator(_storages)]
+
+
 class HubPart(_Part):
     """The first four say which hub; the rest is for one that this program starts itself."""
 
@@ -111,6 +121,7 @@ class HubPart(_Part):
     sts_url: str | None = None
     lease: Duration | None = None
     retention: Duration | None = None
+    storages: Storages = ()  # prefixes of object storage below which it signs for jobs
     blob_keep: Duration | None = None
     blob_limit: Bytes | None = None
     log_level: Literal["debug", "info", "warning", "error"] | None = None
