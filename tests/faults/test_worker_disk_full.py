@@ -159,6 +159,31 @@ def test_output_that_no_disk_takes_is_said_to_be_missing(hub: MortalHub, worker_
     assert len(begins + kept) + int(missing) + len(rest) == len("begins") + 1 + size + len("ends") + 1
 
 
+def test_a_hub_whose_disk_is_full_gets_everything_later_and_once(worker_on: Any, tmp_path: Path) -> None:
+    """What it cannot keep it does not acknowledge, so the worker says it again."""
+    with needs.small_disk(tmp_path / "hub", "8m"):
+        hub = MortalHub(tmp_path / "hub")
+        hub.start()
+        try:
+            worker = worker_on("8m")
+            worker.join(hub)
+            wait = f"while ! test -e {tmp_path}/go; do sleep 0.02; done"
+            job = hub.submit("sh", "-c", f"echo begins; {wait}; head -c 300000 /dev/zero | tr '\\0' z")
+            until(lambda: logs(hub, job) == b"begins\n", "it to run")
+            filler = fill(hub.state_dir)
+            (tmp_path / "go").touch()
+            until(lambda: worker.said("hub-unreachable"), "the agent to be refused")
+            assert "503" in worker.said("hub-unreachable")[0]["text"]
+            assert hub.get(f"/v1/jobs/{job}")["state"] == "running"
+            filler.unlink()
+            shown = ended(hub, job)
+            assert (shown["state"], shown["attempt"], len(shown["attempts"])) == ("succeeded", 1, 1)
+            assert logs(hub, job) == b"begins\n" + b"z" * 300_000
+            assert not worker.said("fenced")
+        finally:
+            hub.close()
+
+
 def test_without_room_for_a_directory_a_job_waits_a_little(hub: MortalHub, worker_on: Any) -> None:
     """It is tried again here for some seconds before it goes back, so it does not go to and fro, and never fails."""
     worker = worker_on("1m,nr_inodes=60")
