@@ -260,12 +260,12 @@ class Keeper:
 
     def _heed_neighbours(self, sharing: Sharing, now: int) -> None:
         """The agent hears what they leave before it hears of a job that goes back for the lack of it."""
-        offer = sharing.news()
+        late = self._queue.waiting_since(sharing.patient_since(now)) if self._stuck else []
+        offer = sharing.news(now, at_once=bool(late))
         if offer is not None:
             self._news.offer(offer)
-        if self._stuck:
-            for attempt in self._queue.waiting_since(sharing.patient_since(now)):
-                self._cancel(attempt, sharing.too_late, 0)
+        for attempt in late:
+            self._cancel(attempt, sharing.too_late, 0)
 
     # ------------------------------------------------------------ isolation
 

@@ -128,8 +128,9 @@ class Folder:
         return file
 
     def remove(self, name: str) -> None:
-        """Of one that lives no more. Only its own user, or root, may; the others just do not count it."""
-        for kind in ("held", "ear", "lock"):
+        """Of one that lives no more. Only its own user, or root, may; the others just do not count it. Its lock first:
+        whoever looks meanwhile finds one without, and not one of whom nothing can be read."""
+        for kind in ("lock", "ear", "held"):
             _unlink(self.file(name, kind))
 
     def tell(self, names: list[str]) -> None:

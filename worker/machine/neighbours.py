@@ -83,6 +83,11 @@ class Neighbours:
         return common
 
     @property
+    def troubled(self) -> bool:
+        """Nothing can be taken, whatever the others hold."""
+        return bool(self._troubles or self._others.everything)
+
+    @property
     def locked_out(self) -> bool:
         """Somebody had the folder locked when we last asked for it."""
         return self._locked_since is not None

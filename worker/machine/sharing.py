@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 MOMENT_MS = 200  # that a job waits for a neighbour; giving it back costs the hub some of the same
 TRY_MS = 10  # until the lock of the folder is asked for again
-NEWS_MS = 20  # news are looked at together, unless a job waits for room
-CLOSELY_MS = 5000
+NEWS_MS = 100  # neighbours that start and end many jobs are looked at, and their agents heard of, no oftener
+CLOSELY_MS, TROUBLED_MS = 5000, 1000
 RETURNED = "neighbours"
 TEXT = "the other workers of the machine hold what it asks for"
 
@@ -63,21 +63,24 @@ class Sharing:
         self.room = SharedRoom(has, gpus, self._neighbours)
         self.fileno = self._neighbours.fileno
         self._told: dict[str, int] | None = None
-        self._look_at: int | None = None
+        self._told_at = 0
+        self._untold = True
+        self._looked_at = 0
+        self._look_at: int | None = None  # there was news
         self._closely_at = 0
         self._again_at = 0
 
     def heard(self, now: int, waiting: bool) -> None:
         """A neighbour has taken, given back, come or gone. `waiting`: a job waits here for room."""
         self._neighbours.heard()
-        if self._look_at is None:
-            self._look_at = now if waiting else now + NEWS_MS
+        if self._look_at is None or waiting:
+            self._look_at = now if waiting else max(now, self._looked_at + NEWS_MS)
 
     def look(self, now: int) -> bool:
         """Whether what did not fit is worth another try."""
         if now >= self._closely_at:
-            self._closely_at = now + CLOSELY_MS
             self._neighbours.look_closely()
+            self._closely_at = now + (TROUBLED_MS if self._neighbours.troubled else CLOSELY_MS)
         elif self._look_at is not None and now >= self._look_at:
             self._neighbours.look()
         elif self._neighbours.locked_out and now >= self._again_at:
@@ -85,15 +88,16 @@ class Sharing:
             return True
         else:
             return False
-        self._look_at = None
+        self._look_at, self._looked_at = None, now
         return True
 
-    def news(self) -> dict[str, int] | None:
+    def news(self, now: int, at_once: bool) -> dict[str, int] | None:
         """What this worker may say that it has, when that has changed."""
         offer = self._neighbours.offer()
-        if offer == self._told:
+        self._untold = offer != self._told
+        if not self._untold or (now < self._told_at + NEWS_MS and not at_once):
             return None
-        self._told = offer
+        self._told, self._told_at, self._untold = offer, now, False
         return offer
 
     def patient_since(self, now: int) -> int:
@@ -105,6 +109,8 @@ class Sharing:
         times = [self._closely_at]
         if self._look_at is not None:
             times.append(self._look_at)
+        if self._untold:
+            times.append(self._told_at + NEWS_MS)
         if waits_since is not None:
             times.append(waits_since + MOMENT_MS)
             if self._neighbours.locked_out:

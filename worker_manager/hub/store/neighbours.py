@@ -1,7 +1,7 @@
 """Workers that share a machine.
 
-What was given to one of them and has not begun is taken off the room of the others, who do not know of it yet; else each
-of them would be given the same room. For a moment it may be taken off twice, until its start has been heard of.
+What was given to one of them and has not begun is taken off the room of the others, who do not know of it yet; else
+each of them would be given the same room. For a moment it may be taken off twice, until its start has been heard of.
 """
 
 from collections.abc import Mapping

@@ -1,0 +1,139 @@
+"""Workers that share a machine when one of them dies, stops or is none, and when the folder they share is spoilt."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+from tests import needs
+from tests.integration.agent.machines import Machine, machine, machine_of
+from tests.place import alive
+
+__all__ = ["machine", "machine_of"]
+
+DEAF = "trap '' TERM; echo $$ > %s; while :; do sleep 0.1; done"
+
+
+def two(machine: Machine) -> tuple[Any, int, int]:
+    """w1 runs a job of 8 cores that does not end by itself, w2 has the rest: (w1's agent and keeper, the job)."""
+    first, _ = machine.workers("w1", "w2", w1=("--exit-after-num-runs", "1"))
+    note = machine.folder / "pid"
+    job = machine.task(8, 16, "sh", "-c", DEAF % note, on="w1")
+    assert machine.runs_on(job) == "w1"
+    machine.reaches(w1=(24, 48), w2=(24, 48))
+    machine.eventually(lambda: note.exists() and note.read_text().strip(), "the job to begin")
+    (keeper,) = machine.keepers(first.pid)
+    return first, keeper, int(note.read_text())
+
+
+def left_to(machine: Machine, name: str, cores: float) -> None:
+    machine.eventually(lambda: machine.free()[name][0] == cores, f"{cores} cores left to {name}")
+
+
+def test_a_killed_agents_share_returns_when_its_keeper_has_ended_its_jobs(machine: Machine) -> None:
+    agent, keeper, pid = two(machine)
+    os.kill(keeper, signal.SIGSTOP)
+    agent.kill()
+    agent.wait()
+    for _ in range(10):
+        assert machine.free()["w2"][0] == 24, "its job still runs"
+        time.sleep(0.05)
+    assert alive(pid)
+    os.kill(keeper, signal.SIGCONT)
+    left_to(machine, "w2", 32)
+    assert not alive(pid)
+
+
+def test_a_killed_keepers_share_returns_when_its_agent_has_ended_its_jobs(machine: Machine) -> None:
+    agent, keeper, pid = two(machine)
+    os.kill(keeper, signal.SIGKILL)
+    left_to(machine, "w2", 32)
+    assert not alive(pid)
+    assert agent.wait(20) == 1
+
+
+def test_one_that_is_stopped_keeps_its_share_and_nobody_waits_for_it(machine: Machine) -> None:
+    agent, keeper, _ = two(machine)
+    for pid in (agent.pid, keeper):
+        os.kill(pid, signal.SIGSTOP)
+    assert machine.runs_on(machine.task(24, 48, "true", on="w2"), "succeeded") == "w2"
+    waits = machine.task(25, 48, "true")
+    for _ in range(10):
+        assert machine.state(waits) == "queued"
+        time.sleep(0.05)
+    for pid in (agent.pid, keeper):
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_who_keeps_the_folder_locked_or_writes_rubbish_only_makes_the_others_offer_less(machine: Machine) -> None:
+    machine.workers("w1")
+    kept = os.open(machine.common, os.O_RDONLY)
+    fcntl.flock(kept, fcntl.LOCK_EX)
+    job = machine.task(1, 1, "true")
+    machine.reaches(w1=(0, 0))
+    machine.eventually(lambda: machine.state(job) == "queued", "it to go back")
+    os.close(kept)
+    assert machine.runs_on(job, "succeeded") == "w1"
+    machine.reaches(w1=(32, 64))
+    lock = os.open(machine.common / "stranger.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    (machine.common / "stranger.held").write_text("I have it all")
+    machine.tell()
+    machine.reaches(w1=(0, 0))
+    (machine.common / "stranger.held").write_text('{"sees": {}, "holds": {"cpus": 30000}, "gpus": []}')
+    machine.tell()
+    machine.reaches(w1=(2, 64))
+    os.close(lock)
+    machine.tell()
+    machine.reaches(w1=(32, 64))
+    assert machine.gone("stranger")
+
+
+def test_a_full_folder_lets_nothing_start_and_loses_nothing(machine: Machine) -> None:
+    with needs.small_disk(machine.common, "1m"):
+        machine.common.chmod(0o1777)
+        machine.workers("w1")
+        runs = machine.task(8, 16, *machine.gate("a"))
+        machine.runs_on(runs)
+        filler = machine.common / "filler"
+        with filler.open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(b"x" * 4096)
+            except OSError:
+                pass
+        waits = machine.task(1, 1, "true")
+        machine.reaches(w1=(0, 0))
+        machine.open("a")
+        machine.runs_on(runs, "succeeded")
+        machine.eventually(lambda: machine.state(waits) == "queued", "the other to go back")
+        machine.reaches(w1=(0, 0))
+        filler.unlink()
+        machine.runs_on(waits, "succeeded")
+        machine.reaches(w1=(32, 64))
+        machine.end()
+
+
+def test_each_gpu_goes_to_one_job(machine: Machine) -> None:
+    machine.workers("w1", "w2", w1=("--gpus", "3"), w2=("--gpus", "3"))
+    notes = machine.folder / "gpus"
+    line = f"echo $CUDA_VISIBLE_DEVICES >> {notes}; until [ -e {machine.folder / 'go'} ]; do sleep 0.02; done"
+    jobs = [machine.task(1, 1, "sh", "-c", line, gpus=1, on=name) for name in ("w1", "w2", "w1")]
+    for job in jobs:
+        machine.runs_on(job)
+    machine.eventually(lambda: len(notes.read_text().split()) == 3, "three GPUs")
+    assert sorted(notes.read_text().split()) == ["0", "1", "2"]
+    machine.open("go")
+
+
+def test_a_machine_that_cannot_be_shared_is_said(machine: Machine) -> None:
+    machine.common.mkdir()
+    machine.common.chmod(0o777)
+    told = [sys.executable, "-m", "worker", "--server", "http://127.0.0.1:1", "--token-file", str(machine.token())]
+    told += ["--work-dir", str(machine.folder / "work"), "--share", str(machine.common), "--isolation", "none"]
+    done = subprocess.run(told, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert "--share" in done.stderr and "chmod 1777" in done.stderr
