@@ -13,6 +13,8 @@ from worker.staging.stops import Stop
 MARGIN_MS = 20_000  # an address that ends so soon is not begun with
 HEX = frozenset("0123456789abcdef")
 MOST_FILES = 1_000_000
+AT_ONCE = 500  # sources of one question
+PASSING = ("storage-unavailable",)  # codes of refusals
 NONSENSE = "what the hub answers makes no sense"
 
 
@@ -67,8 +69,8 @@ class Book:
     def learn(self, sources: Sequence[str]) -> None:
         """All of them at once. Raises what `parts` does."""
         with self._lock:
-            if sources:
-                self._learn(sources)
+            for at in range(0, len(sources), AT_ONCE):
+                self._learn(sources[at : at + AT_ONCE])
 
     def parts(self, source: str) -> List[Part]:
         """Raises Refused, and what asking raises."""
@@ -130,8 +132,7 @@ def read(sources: Sequence[str], answer: Dict[str, Any]) -> Answer:
 
 def parts_of(source: str, told: Any) -> List[Part]:
     """Raises Refused as the hub says it, and BrokeOff for what makes no sense."""
-    if isinstance(told, dict) and isinstance(told.get("refused"), dict):
-        raise Refused("%s: %s" % (source, refusal(told["refused"])))
+    must_not_be_refused(source, told)
     files = told.get("files") if isinstance(told, dict) else None
     if not isinstance(files, list) or len(files) > MOST_FILES:
         raise BrokeOff(NONSENSE)
@@ -146,7 +147,8 @@ def _part(told: Any) -> Part:
     headers, size = headers_of(told), told.get("size")
     if (sha256 and not is_digest(sha256)) or not (size is None or is_amount(size)):
         raise BrokeOff(NONSENSE)
-    return Part(path, Source(url, headers, size, tag), sha256)
+    # What has a digest is held against that, not against a mark that its storage may tell in other words.
+    return Part(path, Source(url, headers, size, "" if sha256 else tag), sha256)
 
 
 def headers_of(told: Dict[str, Any]) -> Dict[str, str]:
@@ -156,8 +158,12 @@ def headers_of(told: Dict[str, Any]) -> Dict[str, str]:
     return headers
 
 
-def refusal(told: Dict[str, Any]) -> str:
-    return str(told.get("text") or told.get("code") or "the hub refuses it")[:1000]
+def must_not_be_refused(what: str, told: Any) -> None:
+    """Raises Refused as the hub says it, BrokeOff for what may pass by itself."""
+    refused = told.get("refused") if isinstance(told, dict) else None
+    if isinstance(refused, dict):
+        kind = BrokeOff if refused.get("code") in PASSING else Refused
+        raise kind("%s: %s" % (what, str(refused.get("text") or refused.get("code") or "the hub refuses it")[:1000]))
 
 
 def is_digest(text: str) -> bool:

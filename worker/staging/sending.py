@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict, Mapping, NamedTuple
 from urllib.parse import urlsplit
 
 from worker.staging.errors import BrokeOff, Distrusted, Forbidden, Refused, StagingError
-from worker.staging.grants import NONSENSE, headers_of, refusal
+from worker.staging.grants import NONSENSE, headers_of, must_not_be_refused
 from worker.staging.http import NoAnswer, Patience, ask, must_be_good, shown
 from worker.staging.lines import Line, Lines, said
 from worker.staging.stops import Stop
@@ -15,6 +15,7 @@ from worker.staging.stops import Stop
 PIECE = 2**20
 SMALL = 2**20  # such a one is not asked for first: it goes in one piece
 AT_ONCE = 64 * 2**20  # what a request carries: so much is lost at the most when a line breaks
+YIELDS = 3  # to another sender of the same, who comes no further
 OFFSET = "Upload-Offset"
 TYPE = "application/octet-stream"
 
@@ -43,8 +44,7 @@ class Place(NamedTuple):
 
 def place_of(path: str, told: Any) -> Place:
     """Raises Refused as the hub says it, and BrokeOff for what makes no sense."""
-    if isinstance(told, dict) and isinstance(told.get("refused"), dict):
-        raise Refused("%s: %s" % (path, refusal(told["refused"])))
+    must_not_be_refused(path, told)
     if isinstance(told, dict) and isinstance(told.get("at"), str) and told["at"]:
         if told.get("there") is True:
             return Place("", {}, told["at"])
@@ -74,6 +74,7 @@ class Sending:
         self._progress = progress
         self._renewed = renewed
         self._there = 0
+        self._yielded = 0
 
     def go(self, place: Place, patience: Patience, wait: Callable[[float], None]) -> Place:
         """Until it is there: where that is. Raises StagingError, Altered among them, Stopped and OSError."""
@@ -114,7 +115,10 @@ class Sending:
             self._progress(self._size)
             return True
         if reply.status == 404:  # a hub always says how much it has
-            self._there = self._offset(reply, url)
+            before, self._there = self._there, self._offset(reply, url)
+            if reply.getheader("Retry-After") and (self._there > before or self._yielded < YIELDS):
+                self._yielded += 1
+                raise BrokeOff("%s: somebody else sends it" % shown(url), 1.0)
             return False
         must_be_good(reply, url)
         raise BrokeOff("%s: HTTP %d" % (shown(url), reply.status))
