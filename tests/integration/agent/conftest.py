@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -61,8 +61,9 @@ class FakeHub:
         self.stale: list[list[Any]] = []
         self.drain: dict[str, Any] | None = None
         self.seen_seq = 0
-        self.connections = self.calls = 0
+        self.connections = 0
         self.tls: ssl.SSLContext | None = None  # with it: the hub speaks https, and shows `ca` to anyone
+        self.calls: Counter[ssl.SSLContext | None] = Counter()  # by what the hub spoke with when it heard them
         self.ca = b""
         self.on_report: Callable[[dict[str, Any]], None] = lambda report: None
         self._server: ThreadingHTTPServer | None = None
@@ -75,7 +76,7 @@ class FakeHub:
     # ------------------------------------------------------------ up and down
 
     def up(self) -> None:
-        hub = self
+        hub, tls = self, self.tls
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -87,7 +88,7 @@ class FakeHub:
                 hub.connections += 1
 
             def do_POST(self) -> None:
-                hub.calls += 1
+                hub.calls[tls] += 1
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 hub.serve(self, json.loads(body))
 

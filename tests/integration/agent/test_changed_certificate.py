@@ -106,14 +106,46 @@ def test_another_hub_in_its_place_is_told_nothing(
     fake_hub: Any, own: Authority, secure: Any, eventually: Any, tmp_path: Path, pinned: str, shows: str
 ) -> None:
     agent = secure(own.fingerprint if pinned == "authority" else fingerprint(own.newest()))
-    right, certificate = fake_hub.tls, Authority(tmp_path / "other")
-    heard = fake_hub.calls
-    again(fake_hub, certificate.certificate(), own.root if shows == "the right authority" else certificate.root)
+    right, other = fake_hub.tls, Authority(tmp_path / "other")
+    wrong = other.certificate()
+    again(fake_hub, wrong, own.root if shows == "the right authority" else other.root)
     tries = fake_hub.connections
     eventually(lambda: fake_hub.connections >= tries + 4, "it to go on trying")
-    assert fake_hub.calls == heard, "no call, hence no credential, reached the other"
+    assert fake_hub.calls[right] > 0 == fake_hub.calls[wrong], "no call, hence no credential, reached the other"
     complaints = [line["text"] for line in agent.said("hub-unreachable") if "certificate" in line["text"]]
     assert len(complaints) == 1, agent.journal()
     again(fake_hub, right, own.root)
     arrives_once(fake_hub, agent, tmp_path)
     assert agent.said("hub-reached")
+
+
+def test_a_hub_with_another_authority_gets_the_work_done_by_workers_that_know_it(
+    start_hub: Any, join: Any, eventually: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """As the docs tell to replace it, but with a worker that nobody drained: it ends its job in time, and leaves."""
+    hub = start_hub(tls="own", lease_ms=3000)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(hub.state_dir / "tls" / "ca.pem"))
+    flags = (
+        "--dead-man-seconds",
+        "1s",
+        "--pool",
+        "old",
+        "--ca-fingerprint",
+        fingerprint(hub.state_dir / "tls" / "ca.pem"),
+    )
+    old = join(hub, hub.token("worker"), *flags)
+    script = "case $WM_ATTEMPT in *.1) sleep 1000;; esac; echo $WM_ATTEMPT"
+    job = hub.submit("sh", "-c", script)
+    eventually(lambda: hub.get(f"/v1/jobs/{job}")["state"] == "running", "it to run")
+
+    port = hub.found.url.rsplit(":", 1)[1]
+    object.__setattr__(hub.settings, "listen", f"127.0.0.1:{port}")
+    (hub.state_dir / "tls").rename(tmp_path / "tls-before")
+    hub.restart()
+    assert fingerprint(hub.state_dir / "tls" / "ca.pem") != fingerprint(tmp_path / "tls-before" / "ca.pem")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(hub.state_dir / "tls" / "ca.pem"))
+    assert old.wait(30) == 1, "it could not hand its job back to a hub that it does not know"
+    pin = fingerprint(hub.state_dir / "tls" / "ca.pem")
+    join(hub, hub.token("worker"), "--worker-id", "new", "--ca-fingerprint", pin)
+    shown = eventually(lambda: (told := hub.get(f"/v1/jobs/{job}"))["state"] == "succeeded" and told, "it", 40)
+    assert (shown["worker"], shown["attempt"]) == ("new", 2)
