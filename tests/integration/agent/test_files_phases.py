@@ -12,6 +12,8 @@ import pytest
 
 from tests.integration.agent.files_hub import FilesHub
 from tests.integration.agent.web import Web
+from tests.integration.test_keeper import interpreter
+from worker_manager.hub import pyz
 
 BIG = b"0123456789abcdef" * 65536
 HUGE = 4 * BIG
@@ -124,6 +126,21 @@ def test_a_job_that_is_being_staged_is_queued_and_seen(
     gate.set()
     assert fake_hub.result("a")["outcome"] == "succeeded"
     assert int(fake_hub.logs["a", 1]) == len(HUGE)
+
+
+@pytest.mark.parametrize("version", ["3.9", "3.13"])
+def test_the_single_file_brings_its_stager_along(
+    fake_hub: FilesHub, start_agent: Any, web: Web, tmp_path: Path, version: str
+) -> None:
+    python = interpreter(version)
+    if python is None:
+        pytest.skip(f"no Python {version} on this machine")
+    single_file = tmp_path / "worker.pyz"
+    single_file.write_bytes(pyz.build())
+    start_agent(program=[python, "-I", "-S", str(single_file)], env={"PYTHONPATH": ""})
+    fake_hub.assign(fake_hub.with_files("a", "mkdir out; cp one out/", web.put("/one", BIG), outputs=True))
+    assert fake_hub.result("a")["outcome"] == "succeeded"
+    assert web.files["/kept/out/one"] == BIG
 
 
 # ---------------------------------------------------------------- an end in each phase
