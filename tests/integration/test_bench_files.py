@@ -34,7 +34,8 @@ def test_downloads_and_copies_are_what_they_should_be(tmp_path: Path, monkeypatc
         monkeypatch.setattr(staging, name, value)
     file = tmp_path / "input"
     digest = cache.random_file(file, staging.SIZE)
-    rows = by_name([*staging.downloads(tmp_path, file, digest), *staging.copies(tmp_path, file, digest)])
+    moved = [*staging.downloads(tmp_path, file, digest), *staging.uploads(file)]
+    rows = by_name([*moved, *staging.copies(tmp_path, file, digest)])
     assert "staging/download of 8 MiB/fetch" in rows
     assert all(row.ratio for row in rows.values() if row.baseline)
     with pytest.raises(RuntimeError, match="not what was sent"):

@@ -17,7 +17,7 @@ BENCHES = {
     "backends": "1,000 launches, one list and 1,000 ends with each backend; seconds and calls",
     "cache": "8 workers that want the same 1 GiB, beside one cp; hits with 10,000 entries and 16 workers",
     "long_job": "processor time and bytes of a worker that waits for one long job, over a minute",
-    "staging": "downloads against curl, copies against cp, and peak memory by size",
+    "staging": "transfers against curl, copies against cp, and peak memory by size",
     "blobs": "files to and from the hub, and heartbeats meanwhile",
     "idle": "memory and CPU of idle agents, an idle hub and 5,000 waiting workers",
 }

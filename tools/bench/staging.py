@@ -1,4 +1,4 @@
-"""What the stager moves in a second, against what people use for it: curl for downloads, cp for copies.
+"""What the stager moves in a second, against what people use for it: curl for transfers, cp for copies.
 
 Ours digests every byte on its way; `curl + sha256sum` does the same. The stager's own code runs here in the bench's
 process, as it does in the stager's, which stays; curl and cp are started each time.
@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from tools.bench.report import Row
 from tools.bench.web import serving
 from worker.cache.digests import Content
 from worker.staging import copying
-from worker.staging.http import Source, fetch
+from worker.staging.http import Patience, Source, fetch
+from worker.staging.lines import Lines
+from worker.staging.sending import Place, Sending
 from worker.staging.site import Site
 from worker.staging.stops import Stop
 
@@ -31,7 +34,8 @@ def run() -> list[Row]:
     try:
         file = folder / "input"
         digest = random_file(file, SIZE)
-        return [*downloads(folder, file, digest), *copies(folder, file, digest), *memory(folder)]
+        moved = [*downloads(folder, file, digest), *uploads(file), *copies(folder, file, digest)]
+        return [*moved, *memory(folder)]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -53,6 +57,28 @@ def downloads(folder: Path, file: Path, digest: str) -> list[Row]:
             to.unlink,
         )
     return sides.rows(f"staging/download of {SIZE >> 20} MiB", SIZE, "curl", found)
+
+
+# ---------------------------------------------------------------- uploads
+
+
+def uploads(file: Path) -> list[Row]:
+    with serving(file) as web:
+        curl = ["curl", "--silent", "--fail", "--upload-file", str(file), web.url]
+        acts = {"curl": lambda: subprocess.run(curl, check=True), "send": lambda: send(file, web.url)}
+        found = sides.take_turns(acts, ROUNDS, lambda: None)
+        got = web.counts()["received"]
+    if got != 2 * ROUNDS * SIZE:
+        raise RuntimeError(f"{got} bytes came of {2 * ROUNDS * SIZE}")
+    return sides.rows(f"staging/upload of {SIZE >> 20} MiB", SIZE, "curl", found)
+
+
+def send(file: Path, url: str) -> None:
+    """To an address as an object storage's; the digest was made before."""
+    place = Place(url, {}, url)
+    with file.open("rb") as opened:
+        sending = Sending(opened.fileno(), SIZE, Lines(), Stop(), lambda _: None, lambda: place)
+        sending.go(place, Patience(), time.sleep)
 
 
 # ---------------------------------------------------------------- copies

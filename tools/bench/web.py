@@ -18,7 +18,7 @@ class Web:
         self._base = base
 
     def counts(self) -> dict[str, int]:
-        """Of downloads and of their bytes, since it began."""
+        """Of downloads and of their bytes, and of bytes that came, since it began."""
         with urllib.request.urlopen(self._base + "/counts") as answer:  # noqa: S310  # our own
             counts: dict[str, int] = json.load(answer)
         return counts
@@ -39,7 +39,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     file = Path()
     lock = threading.Lock()
-    counts = {"downloads": 0, "bytes": 0}  # noqa: RUF012  # one server, one process
+    counts = {"downloads": 0, "bytes": 0, "received": 0}  # noqa: RUF012  # one server, one process
 
     def do_GET(self) -> None:
         if self.path == "/counts":
@@ -55,6 +55,8 @@ class _Handler(BaseHTTPRequestHandler):
             if not count:
                 return
             left -= count
+            with self.lock:
+                self.counts["received"] += count
         self._answer(b"")
 
     def _send_file(self) -> None:
