@@ -136,6 +136,19 @@ def test_a_hub_that_ends_tells_its_senders_and_the_next_one_goes_on(start_hub: A
     assert alice.patch(digest, data[offset:], offset, len(data)).status_code == 201
 
 
+def test_a_hub_that_ends_does_not_wait_for_who_does_not_read(start_hub: Any) -> None:
+    hub = start_hub()
+    alice = Sender(hub)
+    digest = alice.send(os.urandom(32 * MIB))
+    headers = {"Authorization": f"Bearer {alice.token}"}
+    with requests.get(f"{hub.url}/v1/blobs/{digest}", headers=headers, stream=True, timeout=60) as lazy:
+        assert lazy.status_code == 200
+        began = time.monotonic()
+        assert discovery.stop(hub.state_dir)
+        assert time.monotonic() - began < 8, "it waited for the reader"
+    assert "Exception" not in discovery.tail(hub.state_dir)
+
+
 def test_memory_does_not_grow_with_a_file(start_hub: Any, tmp_path: Path) -> None:
     hub = start_hub()
     alice = Sender(hub)

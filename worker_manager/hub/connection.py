@@ -11,6 +11,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 LARGEST_HEAD = 128 * 1024
+ABORT = "worker_manager.abort"  # in the scope of a request: cuts its line at once
 _REFUSAL = (
     b'{"type":"about:blank","title":"Request Header Fields Too Large","status":431,"code":"head-too-large",'
     b'"detail":"the address and the headers of a request are larger than %d bytes together"}' % LARGEST_HEAD
@@ -57,6 +58,7 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._unused = 0
+        self.scope[ABORT] = self.transport.abort  # type: ignore[literal-required]  # a name of ours
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

@@ -12,17 +12,16 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 PARTIAL = "partial"
+GROUPS = 256  # folders, by the first two digits
 ASIDE = ".gone-"
 MOST_KEPT_FREE = 2**30
 KEPT_FREE = 20  # one part in so many of the disk is left to the database and to others, at most MOST_KEPT_FREE
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_GROUP = re.compile(r"[0-9a-f]{2}")
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EXDEV)
 
 
@@ -82,16 +81,15 @@ class BlobFolder:
     def remove(self, sha256: str) -> None:
         self._path(sha256).unlink(missing_ok=True)
 
-    def rested(self, before_ms: int) -> Iterator[str]:
-        """The blobs that have had their name since before then."""
-        for group in sorted(self._folder.iterdir()):
-            if not _GROUP.fullmatch(group.name):
-                continue
-            with os.scandir(group) as entries:
-                for entry in entries:
-                    with contextlib.suppress(FileNotFoundError):
-                        if is_digest(entry.name) and entry.stat(follow_symlinks=False).st_ctime_ns < before_ms * 10**6:
-                            yield entry.name
+    def rested(self, group: int, before_ms: int) -> list[str]:
+        """The blobs of one of the GROUPS that have had their name since before then."""
+        found = []
+        with contextlib.suppress(FileNotFoundError), os.scandir(self._folder / f"{group:02x}") as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    if is_digest(entry.name) and entry.stat(follow_symlinks=False).st_ctime_ns < before_ms * 10**6:
+                        found.append(entry.name)
+        return found
 
     def _path(self, sha256: str) -> Path:
         return self._folder / sha256[:2] / sha256

@@ -50,10 +50,15 @@ async def receive(call: Call[Any, Any], owner: str, sha256: str) -> Response:
 
 
 async def size_here(hub: Services, owner: str, sha256: str) -> int | None:
-    """None where this owner has it not. Its row alone does not count: somebody may have lost the file."""
+    """None where this owner has it not. Its row alone does not count: somebody may have lost the file. One that is here
+    stays for a while from now on: who asks for it may be about to submit a job that needs it."""
     if await hub.read(hub.store.find_blob, owner, sha256) is None:
         return None
-    return await hub.blobs.thread(hub.blobs.folder.size, sha256)
+    size = await hub.blobs.thread(hub.blobs.folder.size, sha256)
+    before = hub.clock.now_ms() - hub.settings.blob_keep_ms // 4  # not each time a commit
+    if size is not None and await hub.read(hub.store.is_blob_unused, owner, sha256, before):
+        await hub.write(hub.store.renew_blob(owner, sha256))
+    return size
 
 
 class _Receiving:

@@ -13,11 +13,13 @@ from starlette.types import Receive, Scope, Send
 from worker_manager.hub.blobs import ranges
 from worker_manager.hub.blobs.pace import Ended, Pace, Why
 from worker_manager.hub.blobs.service import Blobs, settled
+from worker_manager.hub.connection import ABORT
 from worker_manager.hub.endpoint import Call
 from worker_manager.hub.problems import Problem, not_found
 from worker_manager.hub.services import Services
 
-BLOCK = 256 * 1024  # what is not longer is answered at once, and takes no place among the transfers
+BLOCK = 256 * 1024
+SMALL = 64 * 1024  # what is not longer is answered at once, and takes no place among the transfers
 
 
 async def answer(call: Call[Any, Any], owner: str, sha256: str, filename: str = "") -> Response:
@@ -55,7 +57,7 @@ async def _reply(call: Call[Any, Any], descriptor: int, sha256: str, filename: s
     status = 200 if span is None else 206
     if call.method == "HEAD":
         return Response(b"", status, headers, "application/octet-stream")
-    if end - first <= BLOCK:
+    if end - first <= SMALL:
         data = await settled(hub.blobs.thread(os.pread, descriptor, end - first, first))
         hub.metrics.blob_bytes_sent.inc(len(data))
         return Response(data, status, headers, "application/octet-stream")
@@ -87,13 +89,15 @@ class _Body(Response):
         self._at, self._end = span
         self._pace = pace
 
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             async with _watched(receive, self._pace):
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
                 await self._send_all(send)
         except Ended:
-            pass  # the line is cut: the other end has less than Content-Length, and knows it
+            # The other end has less than Content-Length, and knows it. What it does not read is not waited for.
+            scope.get(ABORT, _nothing)()
+            await asyncio.sleep(0)
         finally:
             os.close(self._descriptor)
             self._hub.blobs.slots.give(self._pace)
@@ -121,6 +125,10 @@ class _Body(Response):
         await self._pace.of(send, {"type": "http.response.body", "body": block, "more_body": not last})
         self._pace.moved(len(block))
         self._hub.metrics.blob_bytes_sent.inc(len(block))
+
+
+def _nothing() -> None:
+    """There is no line to cut."""
 
 
 @asynccontextmanager

@@ -42,6 +42,7 @@ class Blobs:
         self._threads = ThreadPoolExecutor(THREADS, "hub-blob")
         self._senders: dict[str, Sender] = {}
         self._begun: OrderedDict[str, Upload] = OrderedDict()
+        self.group_to_look_at = 0  # for strays, next
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
 
     @property

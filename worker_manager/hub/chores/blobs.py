@@ -1,7 +1,9 @@
 """Blobs that no job needs any more, uploads that nobody goes on with, and files that belong to nobody."""
 
+import asyncio
 import logging
 
+from worker_manager.hub.blobs.folder import GROUPS
 from worker_manager.hub.blobs.service import settled
 from worker_manager.hub.contract import Removed
 from worker_manager.hub.services import Services
@@ -10,7 +12,7 @@ EVERY_S = 60.0
 STRAYS_EVERY_S = 3600.0
 HOUR_MS = 3_600_000
 UPLOAD_KEPT_MS = 24 * HOUR_MS  # since its last byte
-AT_ONCE = 100
+AT_ONCE = 32
 
 log = logging.getLogger("worker_manager.hub")
 
@@ -20,8 +22,7 @@ async def run_once(hub: Services) -> bool:
     await _forget_uploads(hub)
     before = hub.clock.now_ms() - hub.settings.blob_keep_ms
     unused = await hub.read(hub.store.unused_blobs, before, AT_ONCE)
-    for sha256, owner, size in unused:
-        await _remove(hub, owner, sha256, size, before)
+    await asyncio.gather(*(_remove(hub, owner, sha256, size, before) for sha256, owner, size in unused))
     return len(unused) == AT_ONCE
 
 
@@ -44,9 +45,11 @@ async def _remove(hub: Services, owner: str, sha256: str, size: int, before: int
 
 
 async def sweep_strays(hub: Services) -> bool:
-    """Files with a name of which the database knows nothing: a crash came between the two, or it is an older copy."""
+    """Files with a name of which the database knows nothing: a crash came between the two, or it is an older copy. One
+    folder of them a step. True when there is more to do at once."""
     blobs = hub.blobs
-    rested = await blobs.thread(lambda: list(blobs.folder.rested(hub.clock.now_ms() - HOUR_MS)))
+    group, blobs.group_to_look_at = blobs.group_to_look_at, (blobs.group_to_look_at + 1) % GROUPS
+    rested = await blobs.thread(blobs.folder.rested, group, hub.clock.now_ms() - HOUR_MS)
     known = await hub.read(hub.store.known_blobs, rested)
     strays = [sha256 for sha256 in rested if sha256 not in known]
     for sha256 in strays:
@@ -55,4 +58,4 @@ async def sweep_strays(hub: Services) -> bool:
                 await settled(blobs.thread(blobs.folder.remove, sha256))
     if strays:
         log.warning("removed %d files of blobs that nobody owns", len(strays))
-    return False
+    return blobs.group_to_look_at != 0

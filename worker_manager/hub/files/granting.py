@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from worker import files
+from worker_manager.hub.blobs.receiving import size_here
 from worker_manager.hub.contract import HeldAttempt, KeptFile
 from worker_manager.hub.files.names import BadName, Source, is_safe_path, read_prefix, read_source
 from worker_manager.hub.files.types import HUB, JOB
@@ -129,7 +130,7 @@ class Granting:
         path, size, sha256 = wanted["path"], wanted["size"], wanted["sha256"]
         if wanted["to"] == HUB:
             at = f"blob:{sha256}"
-            if await self._hub.read(self._hub.store.find_blob, self._owner, sha256) is not None:
+            if await size_here(self._hub, self._owner, sha256) is not None:
                 return {"there": True, "at": at}
             url = self._hub.blobs.grants.address("PATCH", sha256, self._owner, self.until_ms)
             return {"url": url, "headers": {}, "method": "PATCH", "at": at}

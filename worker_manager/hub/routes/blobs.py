@@ -15,7 +15,6 @@ BlobCall = Call[Grant, None]
 
 async def get_blob(call: BlobCall) -> Response:
     owner, sha256 = _which(call)
-    await _renew(call, owner, sha256)
     return await answer(call, owner, sha256)
 
 
@@ -23,7 +22,6 @@ async def head_blob(call: BlobCall) -> Response:
     """Of one that is not here: how much of it has come, and `Retry-After` while somebody else sends it."""
     owner, sha256 = _which(call)
     if await size_here(call.hub, owner, sha256) is not None:
-        await _renew(call, owner, sha256)
         return await answer(call, owner, sha256)
     blobs = call.hub.blobs
     name = blobs.folder.unfinished_name(owner, sha256)
@@ -47,14 +45,6 @@ def _which(call: BlobCall) -> tuple[str, str]:
     if not is_digest(sha256):
         raise not_found("blob", sha256[:80])
     return owner, sha256
-
-
-async def _renew(call: BlobCall, owner: str, sha256: str) -> None:
-    """Who asks for one may be about to submit a job that needs it."""
-    hub = call.hub
-    before = hub.clock.now_ms() - hub.settings.blob_keep_ms // 4
-    if await hub.read(hub.store.is_blob_unused, owner, sha256, before):
-        await hub.write(hub.store.renew_blob(owner, sha256))
 
 
 PATH = "/v1/blobs/{sha256}"
