@@ -16,7 +16,7 @@ from worker.agent import Agent, boot_ms
 from worker.client import Refused
 from worker.hooks.told import env_of_worker
 from worker.isolation import found
-from worker.isolation.users import Users, chosen
+from worker.isolation.users import Users, chosen, numbers
 from worker.isolation.ways import PROCESS
 from worker.joining import GaveUp, Joining, Stopped
 from worker.journal import Journal, utc_ms
@@ -149,7 +149,9 @@ def _work(options: Options, work_dir: WorkDir, signals: Signals, journal: Journa
             runner.use_hooks(for_keeper)
         journal("registered", hub=str(options.server), shape=shape.to_wire())
         hub = stagehand.Hub(options.server, name, joined.credential, joined.registered["session"])
-        stages = Stages(runner, stagehand.Stagehand(hub, place, os.environ), _users(isolation.told))
+        users = Users(isolation.told["registry"])
+        hand = stagehand.Stagehand(hub, place, os.environ, lambda: numbers(isolation.told, users))
+        stages = Stages(runner, hand, _user_of(isolation.told, users))
         agent = Agent(options, given.shape, joined, stages, work_dir.path, signals, journal, given.gpus)
         try:
             return agent.run()
@@ -168,9 +170,8 @@ def _work(options: Options, work_dir: WorkDir, signals: Signals, journal: Journa
         runner.close()
 
 
-def _users(told: Mapping[str, Any]) -> Callable[[Assignment], Optional[Tuple[int, int]]]:
+def _user_of(told: Mapping[str, Any], users: Users) -> Callable[[Assignment], Optional[Tuple[int, int]]]:
     """As whom a job runs, as the keeper decides it too."""
-    users = Users(told["registry"])
 
     def user_of(assignment: Assignment) -> Optional[Tuple[int, int]]:
         kind = (assignment.get("work") or {}).get("isolation", PROCESS)

@@ -114,7 +114,9 @@ class Hub(NamedTuple):
 class Stagehand:
     """Not for several threads at once. Nothing here blocks but `close`."""
 
-    def __init__(self, hub: Hub, place: Place, env: Mapping[str, str]) -> None:
+    def __init__(self, hub: Hub, place: Place, env: Mapping[str, str], numbers: Callable[[], str] = str) -> None:
+        """`numbers`: which list the users of jobs have their numbers from; asked when one is begun."""
+        self._numbers = numbers
         self._hub = hub
         self._place = place
         self._env = env
@@ -138,11 +140,12 @@ class Stagehand:
 
         self._cache_name = self._cache_name or messages.cache_name(self._hub.worker)
         try:
+            setup = messages.setup(self._hub.server, self._setup(held))
             self._channel, self.pid = starting.start()
         except OSError as error:
             self._trouble = "a stager could not be started: %s" % error
         else:
-            self._channel.send([messages.setup(self._hub.server, self._setup(held))])
+            self._channel.send([setup])
 
     @property
     def failed(self) -> bool:
@@ -162,6 +165,7 @@ class Stagehand:
             "cache_quota": self._place.cache_quota,
             "cache_name": self._cache_name,
             "agent": os.getpid(),
+            "numbers": self._numbers(),
             "input_paths": list(self._place.input_paths),
             "env": {name: value for name, value in self._env.items() if name in wanted},
             "held": [list(each) for each in held],

@@ -56,11 +56,14 @@ class Place:
     def claim(self, scope: str, key: str) -> str:
         return os.path.join(self.claims, "%s.%s" % (checked(SCOPE, scope), checked(KEY, key)))
 
-    def open_to(self, scope: str, group: int) -> None:
+    def open_to(self, scope: str, group: int, numbers: str = "") -> None:
         """Who is of this group may enter the folder of the scope, and whatever is in it; it may list neither. Only for
-        root. Raises OSError."""
+        root. `numbers`: whose list the group's number is from; a group of another machine's list may be somebody else
+        here. Raises OSError, and CacheUnusable where others have opened it by another list."""
         if (scope, group) in self._opened:
             return
+        if numbers and scope != PUBLIC:
+            self._must_count_alike(numbers)
         folder = os.path.join(self.entries, checked(SCOPE, scope))
         os.makedirs(folder, 0o700, exist_ok=True)
         for path in (self.root, self.entries):
@@ -79,6 +82,21 @@ class Place:
         found = os.stat(self.root)
         if found.st_uid != os.geteuid() and not found.st_mode & 0o2020:
             raise CacheUnusable("the cache %s belongs to another user" % self.root)
+
+    def _must_count_alike(self, numbers: str) -> None:
+        path, mine = os.path.join(self.root, "numbers"), "%s.%s" % (os.path.join(self.root, "numbers"), self.unique())
+        with open(mine, "w", encoding="ascii") as file:
+            file.write(numbers)
+        try:
+            os.link(mine, path)  # whole, and the first one stays
+        except FileExistsError:
+            with open(path, encoding="ascii", errors="replace") as file:
+                if file.read(200).strip() != numbers:
+                    raise CacheUnusable(
+                        "the cache %s is used by a machine that has other numbers for the users of jobs" % self.root
+                    ) from None
+        finally:
+            os.unlink(mine)
 
     def _layout(self) -> None:
         path = os.path.join(self.root, "layout")

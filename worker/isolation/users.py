@@ -39,6 +39,23 @@ class Users:
             self._known[owner] = (number, number)
         return self._known[owner]
 
+    def numbers(self) -> str:
+        """Which list this is: no two machines have the same, unless they share the file. Raises OSError."""
+        path = self._registry + ".id"
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(path, flags, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            known = _read(descriptor).decode("ascii", "replace").strip()
+            if not known:
+                known = os.urandom(16).hex()
+                os.write(descriptor, known.encode())
+                os.fsync(descriptor)
+            return known
+        finally:
+            os.close(descriptor)
+
     def _place(self, owner: str) -> int:
         """Its line in the file; a new one when it has none. A line that was cut short by a crash keeps its place."""
         os.makedirs(os.path.dirname(self._registry), 0o700, exist_ok=True)
@@ -69,6 +86,13 @@ def chosen(told: Mapping[str, Any], kind: str, owner: str, users: Users) -> tupl
     if told.get("each_owner") or kind != PROCESS:
         return users.of(owner)
     return None
+
+
+def numbers(told: Mapping[str, Any], users: Users) -> str:
+    """Where the numbers of jobs' users come from: machines with the same word have the same ones. Raises OSError."""
+    if not told.get("root"):
+        return ""
+    return "user %d:%d" % tuple(told["one_user"]) if told.get("one_user") else users.numbers()
 
 
 def _read(descriptor: int) -> bytes:

@@ -105,7 +105,7 @@ class Inputs:
         builder = self._builder(each, found)
         try:
             if self._user is not None and not each.copy:
-                cache.place.open_to(found.scope, self._user[1])
+                cache.place.open_to(found.scope, self._user[1], self._desk.setup.get("numbers") or "")
             pin = cache.get(
                 found.key,
                 builder.build,

@@ -82,6 +82,7 @@ class Setup(TypedDict, total=False):
     cache_quota: Optional[int]
     cache_name: str  # of this agent's process and no other: see `cache_name`
     agent: int  # pid: while it lives, what is pinned stays pinned
+    numbers: str  # of the list that users of jobs have their numbers from
     input_paths: List[str]  # where file:/// sources may lie
     parallel: int  # transfers at a time
     each: int  # of one attempt

@@ -138,6 +138,23 @@ def test_a_user_of_its_own_has_no_way_into_a_closed_cache(
     assert "others cannot enter" in agent.said("no-cache")[0]["text"]
 
 
+def test_a_cache_whose_users_have_other_numbers_is_done_without(
+    fake_hub: FilesHub, start_agent: Any, web: Web, tmp_path: Path, eventually: Any
+) -> None:
+    """One that was used by root on another machine: ann's number there may be bob's here."""
+    needs.root()
+    root = tmp_path / "work" / "cache-0"
+    root.mkdir()
+    (root / "numbers").write_text("another list")
+    agent = start_agent("--isolation", "none", "--job-user", "auto")
+    fake_hub.assign(job(fake_hub, "a", "ann", web.put("/ann?signed", SECRET)))
+    assert fake_hub.result("a")["outcome"] == "succeeded"
+    assert fake_hub.logs["a", 1].decode().startswith(SECRET.decode() + "for all\n")
+    assert [each.read_bytes() for each in entries(root)] == [b"for all\n"], "what is public is shared all the same"
+    said = eventually(lambda: agent.said("stager"), "a word about it")
+    assert "other numbers" in said[0]["text"]
+
+
 @pytest.mark.parametrize("how", ["sandbox", "auto"])
 def test_what_is_kept_is_the_jobs_and_no_file_that_it_has_a_link_to(
     fake_hub: FilesHub, start_agent: Any, web: Web, tmp_path: Path, how: str

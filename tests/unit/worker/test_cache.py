@@ -415,3 +415,15 @@ def test_the_folder_of_a_scope_tells_who_may_read_what_is_in_it(root: Path) -> N
         assert mode_of(root / "entries" / scope) == mode
     assert mode_of(root) == mode_of(root / "entries") == 0o711
     assert all(mode_of(root / name) == 0o700 for name in ("pins", "building", "claims", "trash", "alive"))
+
+
+def test_a_folder_is_opened_by_one_list_of_users_only(root: Path) -> None:
+    """The number of ann on one machine may be that of bob on another."""
+    here, there = worker(root, "here"), worker(root, "there")
+    here.place.open_to("owner-1", os.getgid(), "list-1")
+    here.place.open_to("owner-2", os.getgid(), "list-1")
+    there.place.open_to("public", os.getgid(), "list-2")
+    with pytest.raises(CacheUnusable, match="other numbers"):
+        there.place.open_to("owner-3", os.getgid(), "list-2")
+    assert (root / "entries" / "owner-3").exists() is False
+    assert [path.name for path in root.iterdir() if path.name.startswith("numbers")] == ["numbers"]

@@ -8,7 +8,7 @@ import pytest
 from worker import answers
 from worker.isolation import apptainer, containers, sandbox, ways
 from worker.isolation.found import JobUserError, find
-from worker.isolation.users import Users
+from worker.isolation.users import Users, chosen, numbers
 from worker.options import UsageError, parse
 
 # ---------------------------------------------------------------- what a job asks for
@@ -237,6 +237,29 @@ def test_numbers_come_to_an_end(tmp_path: Path) -> None:
     users.of("a"), users.of("b")
     with pytest.raises(OSError, match="used up"):
         users.of("c")
+
+
+def test_every_list_of_numbers_has_a_name_of_its_own(tmp_path: Path) -> None:
+    here, there = Users(str(tmp_path / "here" / "known")), Users(str(tmp_path / "there" / "known"))
+    assert here.numbers() == Users(str(tmp_path / "here" / "known")).numbers() != there.numbers()
+    assert numbers({"root": True}, here) == here.numbers()
+    assert numbers({"root": True, "one_user": (5, 6)}, here) == "user 5:6"
+    assert numbers({"root": False}, Users("/proc/no/such")) == "", "others than root have no users to give"
+
+
+@pytest.mark.parametrize(
+    ("told", "kind", "user"),
+    [
+        ({}, "sandbox", None),
+        ({"root": False, "each_owner": True}, "process", None),
+        ({"root": True}, "process", None),
+        ({"root": True}, "sandbox", (700_000, 700_000)),
+        ({"root": True, "each_owner": True}, "process", (700_000, 700_000)),
+        ({"root": True, "each_owner": True, "one_user": [5, 6]}, "process", (5, 6)),
+    ],
+)
+def test_as_whom_a_job_runs(tmp_path: Path, told: Any, kind: str, user: Any) -> None:
+    assert chosen(told, kind, "ann", Users(str(tmp_path / "known"))) == user
 
 
 # ---------------------------------------------------------------- the agent
