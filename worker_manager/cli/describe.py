@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -68,6 +68,7 @@ def _job(inv: Invocation, job: Mapping[str, Any]) -> None:
             ("Limits", _limits(job)),
             ("Checkpoint", _checkpoint(job["checkpoint"]) if job.get("checkpoint") else ""),
             ("Isolation", _isolation(job) if job.get("isolation") else ""),
+            *_files(job),
             ("Retries", text("retries")(job)),
             ("Worker", text("worker")(job)),
             ("Exit code", text("exit_code")(job)),
@@ -117,6 +118,32 @@ def _checkpoint(told: Mapping[str, Any]) -> str:
 def _isolation(job: Mapping[str, Any]) -> str:
     words = [job["isolation"], job.get("image"), None if job.get("network", True) else "no network"]
     return ", ".join(word for word in words if word)
+
+
+def _files(job: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What it takes, what of it is kept, and what was."""
+    for each in job.get("inputs") or ():
+        words = [f"{each.get('to')} from {_shown(str(each.get('source')))}"]
+        words += [word for name, word in (("unpack", "unpacked"), ("copy", "a copy of its own")) if each.get(name)]
+        yield "Input", ", ".join(words)
+    for each in job.get("outputs") or ():
+        words = [f"{each.get('glob')} to {'the hub' if each.get('to') == 'hub' else each.get('to')}"]
+        words += [] if each.get("required", True) else ["if it is there"]
+        words += ["even after a failure"] if each.get("always") else []
+        yield "Output", ", ".join(words)
+    kept = job.get("files")
+    if isinstance(kept, Mapping):
+        count = kept.get("count")
+        yield (
+            "Kept",
+            f"{count} file{'s' * (count != 1)}, {size(kept.get('size'))}: worker-manager files {job.get('id')}",
+        )
+
+
+def _shown(source: str) -> str:
+    """What is signed into a web address is as good as a key."""
+    address, sign, _ = source.partition("?")
+    return f"{address}?…" if sign and source.startswith("http") else source
 
 
 def _progress(progress: Any, now: int) -> str:

@@ -31,6 +31,8 @@ COMMANDS = {
     "get": (f"{_HERE}.get", "get", "List jobs, workers, pools or events."),
     "describe": (f"{_HERE}.describe", "describe", "Everything about one job, worker or pool."),
     "logs": (f"{_HERE}.logs", "logs", "The output of a job (-f follows it), or of a worker."),
+    "files": (f"{_HERE}.files", "files", "The files that a job has kept."),
+    "download": (f"{_HERE}.files", "download", "Fetch the files that a job has kept."),
     "explain": (f"{_HERE}.explain", "explain", "Why a job waits, or why a pool is as large as it is."),
     "cancel": (f"{_HERE}.change", "cancel", "Cancel jobs."),
     "drain": (f"{_HERE}.change", "drain", "Let workers finish what they have and take nothing new."),

@@ -1,16 +1,15 @@
 """`submit`: a job from the command line, or many from a file. Ids go to stdout, one a line."""
 
-import json
-import sys
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 
 from worker.protocol import UnitError, parse_bytes, parse_cpus, parse_duration
 from worker_manager.cli.ids import job_id
+from worker_manager.cli.inputs import input_of, output_of, sent, source_of
+from worker_manager.cli.jobfiles import jobs_from
 from worker_manager.cli.lazy import OurCommand, with_connection
 from worker_manager.cli.world import Invocation, takes_invocation
 from worker_manager.config.flags import CONNECTION
@@ -18,7 +17,6 @@ from worker_manager.errors import UsageError
 
 MOST_AT_ONCE = 10_000  # jobs in one request
 ISOLATIONS = ("process", "sandbox", "docker", "podman", "apptainer")
-MAX_FILE = 256 << 20
 
 
 class _Submit(OurCommand):
@@ -83,6 +81,35 @@ class _Submit(OurCommand):
 @click.option("--priority", type=click.IntRange(-100, 100), help="Higher goes first. [default: 0]")
 @click.option("--retries", type=click.IntRange(0, 100), help="Tries again after a failure. [default: 0]")
 @click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="[TO=]FROM",
+    help="A file, a folder or an address (https://, s3://, job:ID/path, …) that stands in its directory (repeatable).",
+)
+@click.option(
+    "--input-unpack", "unpacked", multiple=True, metavar="[TO=]FROM", help="An archive; TO is a folder with its files."
+)
+@click.option(
+    "--input-copy", "copied", multiple=True, metavar="[TO=]FROM", help="The same, and the job may write to it."
+)
+@click.option(
+    "--output",
+    "outputs",
+    multiple=True,
+    metavar="GLOB[=TO]",
+    help="What is kept of its directory when it has ended: by the hub, or below TO, such as s3://bucket/prefix/ "
+    "(repeatable). None there: it has failed.",
+)
+@click.option("--output-optional", "optional", multiple=True, metavar="GLOB[=TO]", help="The same, if it is there.")
+@click.option(
+    "--output-always",
+    "always",
+    multiple=True,
+    metavar="GLOB[=TO]",
+    help="The same, if it is there, even after a failure.",
+)
+@click.option(
     "--after", multiple=True, metavar="ID[:end]", help="Start when that job has succeeded, or with :end, ended."
 )
 @click.option(
@@ -110,7 +137,9 @@ def submit(inv: Invocation, command: tuple[str, ...], pipeline: str | None, file
         jobs = [_with(shared, job) for job in jobs_from(file)]
     else:
         jobs = [{"command": list(command) or ["/bin/sh", "-c", str(pipeline)], **shared}]
-    client = inv.plus(**connection).client()
+    inv = inv.plus(**connection)
+    client = inv.client()
+    jobs = sent(inv, client, jobs)
     ids = []
     for part, batch in enumerate(_batches(jobs)):
         # A key of our own makes the request safe to repeat when its answer is lost.
@@ -136,6 +165,12 @@ def spec_of(
     time_limit: str | None = None,
     checkpoint_signal: str | None = None,
     checkpoint_grace: str | None = None,
+    inputs: Sequence[str] = (),
+    unpacked: Sequence[str] = (),
+    copied: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+    optional: Sequence[str] = (),
+    always: Sequence[str] = (),
     custom: Sequence[str] = (),
     **plain: Any,
 ) -> dict[str, Any]:
@@ -156,6 +191,11 @@ def spec_of(
         spec.setdefault("isolation", "docker")
     if any(value is not None for value in asked.values()):
         spec["resources"] = {name: value for name, value in asked.items() if value is not None}
+    taken = [*map(input_of, inputs)]
+    taken += [input_of(word, unpack=True) for word in unpacked] + [input_of(word, copy=True) for word in copied]
+    kept = [*map(output_of, outputs), *(output_of(word, required=False) for word in optional)]
+    kept += [output_of(word, required=False, always=True) for word in always]
+    spec.update({name: value for name, value in (("inputs", taken), ("outputs", kept)) if value})
     if env:
         spec["env"] = dict(_variable(pair) for pair in env)
     if after:
@@ -197,84 +237,15 @@ def _dependency(word: str) -> dict[str, str]:
     return {"job": job_id(job), "needs": needs or "success"}
 
 
-# ---------------------------------------------------------------- files
-
-
-def jobs_from(file: str) -> list[dict[str, Any]]:
-    """The jobs of a file. Amounts in it are as people write them: `cpus: 2` is two CPUs."""
-    name = "stdin" if file == "-" else file
-    try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    if len(text) > MAX_FILE:
-        raise UsageError(f"{name} is larger than {MAX_FILE >> 20} MiB")
-    if file.endswith((".yaml", ".yml")):
-        from worker_manager.config.yaml_file import read
-
-        jobs = _list_of_jobs(read(text, name, MAX_FILE).value, name)
-    elif file.endswith(".json"):
-        jobs = _list_of_jobs(_json(text, name), name)
-    else:
-        jobs = [(f"{name}:{number}", _json(line, f"{name}:{number}")) for number, line in _lines(text)]
-    if not jobs:
-        raise UsageError(f"{name} holds no job")
-    return [_job(where, job) for where, job in jobs]
-
-
-def _list_of_jobs(value: Any, name: str) -> list[tuple[str, Any]]:
-    listed = value.get("jobs") if isinstance(value, dict) else value
-    if not isinstance(listed, list):
-        raise UsageError(f"{name}: write jobs: and a list of jobs under it")
-    return [(f"{name}: jobs[{number}]", job) for number, job in enumerate(listed)]
-
-
-def _lines(text: str) -> Iterable[tuple[int, str]]:
-    return ((number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
-
-
-def _json(line: str, where: str) -> Any:
-    try:
-        return json.loads(line, object_pairs_hook=_once, parse_constant=_no_number)
-    except RecursionError:
-        raise UsageError(f"{where}: nested too deep") from None
-    except ValueError as error:
-        raise UsageError(f"{where}: not JSON: {error}") from None
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"{name} is set a second time")
-        found[name] = value
-    return found
-
-
-def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no number there")
-
-
-def _job(where: str, job: Any) -> dict[str, Any]:
-    if not isinstance(job, dict):
-        raise UsageError(f"{where}: a job is an object with a command, not {type(job).__name__}")
-    spec = dict(job)
-    if isinstance(spec.get("command"), str):
-        raise UsageError(f"{where}: command is a list of words; for a line of shell write [/bin/sh, -c, '…']")
-    resources = spec.get("resources")
-    if isinstance(resources, dict) and isinstance(resources.get("cpus"), int | float):
-        spec["resources"] = {**resources, "cpus": str(resources["cpus"])}
-    if isinstance(spec.get("time_limit"), int | float):
-        spec["time_limit"] = str(spec["time_limit"])
-    return spec
-
-
 def _with(shared: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
     """The flags are defaults for the jobs of a file; what a job says itself wins."""
     merged = {**shared, **job}
     for part in ("resources", "env"):
         if part in shared and isinstance(job.get(part), dict):
             merged[part] = {**shared[part], **job[part]}
+    for part in ("inputs", "outputs"):
+        if part in shared and isinstance(job.get(part), list):
+            merged[part] = [*shared[part], *job[part]]
     return merged
 
 
@@ -285,7 +256,9 @@ def _batches(jobs: list[dict[str, Any]]) -> Iterable[list[dict[str, Any]]]:
 
 
 def _refers_to_neighbours(job: dict[str, Any]) -> bool:
-    needed = job.get("depends_on")
-    return isinstance(needed, list) and any(
-        isinstance(one, dict) and str(one.get("job", "")).startswith("#") for one in needed
-    )
+    needed = any(str(one.get("job", "")).startswith("#") for one in _objects(job.get("depends_on")))
+    return needed or any(str(source_of(one)).startswith("job:#") for one in _objects(job.get("inputs")))
+
+
+def _objects(listed: Any) -> list[dict[str, Any]]:
+    return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
