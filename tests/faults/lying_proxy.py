@@ -1,4 +1,5 @@
-"""A proxy before a hub that passes everything on, and while it is told to, gives other answers to some requests."""
+"""A proxy before a hub that passes everything on, remembers what was answered where it is asked to, and while it is
+told to, gives other answers to some requests."""
 
 import http.client
 import threading
@@ -29,6 +30,8 @@ class LyingProxy:
         self._lie: Lie | None = None
         self._about = ""
         self.told = 0
+        self.remembers = ""  # the ends of paths
+        self.remembered: list[bytes] = []  # answers
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -40,7 +43,7 @@ class LyingProxy:
             def do_POST(self) -> None:
                 proxy.answer(self)
 
-            do_GET = do_DELETE = do_POST  # the library's names
+            do_GET = do_DELETE = do_HEAD = do_PATCH = do_POST  # the library's names
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -68,6 +71,8 @@ class LyingProxy:
             hub.request(asked.command, asked.path, body, headers)
             reply = hub.getresponse()
             said = reply.read()
+            if self.remembers and asked.path.endswith(self.remembers):
+                self.remembered.append(said)
             lie = self._lie
             if lie is not None and asked.path.endswith(self._about):
                 self.told += 1
@@ -75,7 +80,8 @@ class LyingProxy:
                 asked.close_connection = bool(lie.missing)
             else:
                 kept = {name: value for name, value in reply.getheaders() if name.lower() != "content-length"}
-                self._send(asked, reply.status, {**kept, "Content-Length": str(len(said))}, said)
+                length = reply.getheader("Content-Length", "0") if asked.command == "HEAD" else str(len(said))
+                self._send(asked, reply.status, {**kept, "Content-Length": length}, said)
         except OSError:
             asked.close_connection = True  # one of the two went away
         finally:
