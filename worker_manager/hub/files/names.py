@@ -13,8 +13,9 @@ from worker import files
 
 MOST_PATH = files.MOST_PATH  # bytes
 MOST_PART = 255
+MOST_DEEP = 64  # folders, as in the workers' own check
 MOST_SOURCE = 4096
-ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar", ".zip")
+ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar", ".zip")
 STORAGES = ("s3", "gs", "az")
 SCHEMES = ("blob", "job", "http", "https", "file", *STORAGES)
 
@@ -85,7 +86,10 @@ def is_safe_path(text: object, most: int = MOST_PATH) -> bool:
 def _parts_checked(text: str, most: int) -> str:
     if len(text.encode("utf-8", "surrogatepass")) > most:
         raise BadName(f"it is longer than {most} bytes")
-    for part in text.split("/"):
+    parts = text.split("/")
+    if len(parts) > MOST_DEEP:
+        raise BadName(f"it lies more than {MOST_DEEP} folders deep")
+    for part in parts:
         if part in ("", ".", ".."):
             raise BadName(f"write it without {part or 'empty parts (//, or / at the end)'}")
         if len(part.encode("utf-8", "surrogatepass")) > MOST_PART:
