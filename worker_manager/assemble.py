@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from backends import registry
-from backends.base import Backend, Context, Finding
+from backends.base import Backend, BackendUnusable, Context, Finding
 from backends.options import MASK, Secret
 from worker_manager.clock import Clock, SystemClock
 from worker_manager.config.agent import agent_command
@@ -80,6 +80,9 @@ def managed_pool(settings: Settings, pool: PoolConfig, hub: HubForAgents, clock:
 
 def create_backend(settings: Settings, pool: PoolConfig, clock: Clock) -> Backend:
     """Raises BackendUnusable with the line that mends it."""
+    if pool.worker.share and not registry.load(pool.backend).capabilities.shared_machine:
+        text = f"pool {pool.name}: each worker of {pool.backend} has its part of a machine for itself: leave out share"
+        raise BackendUnusable(text)
     folder = pool_dir(settings, pool.name)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     context = Context(
@@ -88,7 +91,7 @@ def create_backend(settings: Settings, pool: PoolConfig, clock: Clock) -> Backen
         state_dir=str(folder),
         now_ms=clock.now_ms,
         shape=pool.shape,
-        max_workers=pool.limits.max_workers,
+        max_workers=1 if pool.worker.share else pool.limits.max_workers,  # together they need what one may have
         server=_told_of_hub(settings),
     )
     return registry.load(pool.backend).create(pool.options, context)

@@ -32,6 +32,7 @@ def agent_command(
         "dead-man-seconds": _ms(worker.dead_man_ms),
         "isolation": ",".join(worker.isolation) or None,
         "job-user": worker.job_user or None,
+        "share": worker.share or None,
         "cache-dir": worker.cache_dir or None,
         "cache-size": worker.cache_size,
         "transfers": worker.transfers,

@@ -136,6 +136,7 @@ def _worker(part: WorkerPart) -> WorkerSettings:
         isolation=tuple(part.isolation),
         job_user=part.job_user,
         sandbox_show=tuple(part.sandbox_show),
+        share=part.share,
         cache_dir=part.cache_dir,
         cache_size=part.cache_size,
         no_cache=part.no_cache,

@@ -150,6 +150,12 @@ POOL: tuple[Flag, ...] = (
         "number",
     ),
     Flag(
+        "worker-share",
+        ("pool", "worker", "share"),
+        "Workers of one machine share it: each offers what the others' jobs leave.",
+        "switch",
+    ),
+    Flag(
         "worker-executable",
         ("pool", "worker", "executable"),
         "Command that starts the agent, instead of the one that belongs to this program.",

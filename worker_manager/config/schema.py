@@ -65,6 +65,14 @@ def _in_words(value: str) -> str:
     return value
 
 
+def _shared(value: object) -> str:
+    if isinstance(value, bool):
+        return "auto" if value else ""
+    if not isinstance(value, str) or (value not in ("", "auto") and not value.startswith("/")):
+        raise ValueError("write true, or a folder of the workers' machine in full")
+    return value
+
+
 def _shown(form: Callable[[int], str]) -> PlainSerializer:
     """As a person writes it: a bare 5000 in a file would be seconds, not milliseconds."""
     return PlainSerializer(lambda amount: form(amount).replace(" ", ""), when_used="json-unless-none")
@@ -173,6 +181,7 @@ class WorkerPart(_Part):
     isolation: Words = ()
     job_user: str = ""
     sandbox_show: Words = ()
+    share: Annotated[str, BeforeValidator(_shared)] = ""
     cache_dir: str = ""
     cache_size: Bytes | None = None
     no_cache: bool = False

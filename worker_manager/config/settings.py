@@ -62,6 +62,7 @@ class WorkerSettings:
     isolation: tuple[str, ...] = ()  # ways to keep jobs apart that it tries and offers; empty: as it finds
     job_user: str = ""  # as root: none, auto or a user
     sandbox_show: tuple[str, ...] = ()
+    share: str = ""  # the folder by which the workers of one machine share it, or auto; empty: each has its own part
     cache_dir: str = ""  # where inputs are kept for other jobs; empty: below the work dir
     cache_size: int | None = None
     no_cache: bool = False

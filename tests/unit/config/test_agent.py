@@ -38,6 +38,7 @@ def test_the_agent_understands_that_command() -> None:
         no_cache=True,
         input_path=("/data", "/more"),
         transfers=9,
+        share="auto",
     )
     pool = PoolConfig("gpu", "local", shape, Limits(), worker=worker)
     command = [word.replace("{worker}", "w-1") for word in agent_command(pool, "http://127.0.0.1:1", None)]
@@ -49,6 +50,7 @@ def test_the_agent_understands_that_command() -> None:
     assert (options.heartbeat_ms, options.delete_work_dir, options.exit_on_exception) == (2500, True, True)
     assert (options.cache_dir, options.cache_size, options.cache) == ("/nfs/cache", 1 << 30, False)
     assert (options.input_paths, options.transfers) == (("/data", "/more"), 9)
+    assert options.share == "auto"
 
 
 def test_peoples_own_lines_reach_the_agent_as_they_are() -> None:
