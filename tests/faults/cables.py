@@ -49,6 +49,13 @@ class Cable:
         """`INPUT`: what the hub says; `OUTPUT`: what the worker says."""
         call("ip", "netns", "exec", self.name, "iptables", "-A", direction, "-j", "DROP")
 
+    def cut(self, direction: str = "") -> None:
+        """In one direction, or pulled out."""
+        if direction:
+            self.lose(direction)
+        else:
+            self.pull()
+
     def mend(self) -> None:
         call("ip", "netns", "exec", self.name, "iptables", "-F")
 

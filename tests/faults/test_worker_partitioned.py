@@ -1,6 +1,8 @@
 """Workers that are cut off from their hub, by a pulled cable or by one that loses all that goes one way: each has ended
 its jobs before the hub gives them to another, and goes on when the line is back."""
 
+import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,10 +87,7 @@ def test_jobs_are_dead_before_others_get_them(wires: Cables, start_hub: Any, tmp
     pids = {name: running(hub, job, tmp_path / f"of-{name}") for name, job in jobs.items()}
 
     for name, direction in CUTS.items():
-        if direction:
-            lines[name].lose(direction)
-        else:
-            lines[name].pull()
+        lines[name].cut(direction)
     lines["blinks"].pull()
     (tmp_path / "of-blinks" / "go").touch()
     until(lambda: not any(map(alive, pids["blinks"])), "the job to end while the line is away")
@@ -123,3 +122,58 @@ def test_jobs_are_dead_before_others_get_them(wires: Cables, start_hub: Any, tmp
         (tmp_path / f"again-{name}" / "go").touch()
         until(lambda job=again: hub.job(job)["state"] == "succeeded", f"{name} to run another job")
         assert hub.job(again)["worker"] == name
+
+
+# $1 a folder, $2 how long. Leaves word of itself and of a child; an attempt before it must be dead by then. (Numbers of
+# processes come again in a storm: so it looks whose they are.)
+TASK = """
+sleep 600 & child=$!
+for pid in $(cat "$1/$WM_JOB".*.pids 2>/dev/null); do
+    tr '\\0' '\\n' 2>/dev/null < "/proc/$pid/environ" | grep -qx "WM_JOB=$WM_JOB" && echo "still there: $pid"
+done
+echo "$$ $child" > "$1/$WM_ATTEMPT.new"; mv "$1/$WM_ATTEMPT.new" "$1/$WM_ATTEMPT.pids"
+sleep "$2"
+echo over
+"""
+
+
+def storm(wires: Cables, start_hub: Any, folder: Path, seed: int, seconds: float, tasks: int) -> None:
+    """Cables are cut and mended at random while an array is worked on: in the end each task has one result, and none
+    began while an earlier attempt of it was alive."""
+    chance = random.Random(seed)  # noqa: S311
+    hub = Hub(start_hub(listen=f"{wires.near}:0", lease_ms=2500, poll_ms=1000))
+    names = [f"w{number}" for number in range(4)]
+    lines = {name: wires.worker(hub.url, hub.fingerprint, hub.token(), name, "--cpus", "2") for name in names}
+    spec = {
+        "command": ["sh", "-c", TASK, "task", str(folder), "0.4"],
+        "array": {"count": tasks},
+        "resources": {"cpus": 1000},
+    }
+    job = hub.post("/v1/jobs", {"jobs": [spec]})["jobs"][0]["id"]
+    until(lambda: hub.job(job)["array"]["succeeded"] > 0, "the first results")
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        cable = lines[chance.choice(names)]
+        cable.cut(chance.choice(["", "INPUT", "OUTPUT"]))
+        time.sleep(chance.random() * 4)
+        if chance.random() < 0.7:
+            cable.plug()
+            cable.mend()
+    for cable in lines.values():
+        cable.plug()
+        cable.mend()
+    until(lambda: hub.job(job)["ended_ms"], lambda: f"the array to end: {hub.job(job)}", 120)
+    shown = hub.job(job)
+    assert shown["array"]["succeeded"] + shown["array"]["failed"] == tasks
+    for task in range(tasks):
+        one = hub.job(f"{job}-{task}")
+        assert one["state"] == "succeeded" or one["reason"] == "lost-too-often", one
+        if one["state"] == "succeeded":
+            assert hub.text(f"/v1/jobs/{job}-{task}/logs") == "over\n"
+            assert [each["outcome"] for each in one["attempts"]].count("succeeded") == 1
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(6))
+def test_a_storm_of_cuts(wires: Cables, start_hub: Any, tmp_path: Path, seed: int) -> None:
+    storm(wires, start_hub, tmp_path, seed, seconds=60, tasks=400)
