@@ -346,12 +346,12 @@ class Stages:
         for job in self._in(STAGING):
             self._end_unstarted(job, Outcome.RETURNED, STAGER_DIED, "the process that fetched its files died")
         if self._deaths >= MOST_DEATHS:
-            self._given_up = True
             for job in self._in(COLLECTING):
-                self._break_off(
-                    job, Outcome.RETURNED, STAGER_DIED, "the process that sent its files dies again and again"
-                )
-            found.append(NoMoreFiles(text))
+                why = "the process that sent its files dies again and again"
+                self._break_off(job, Outcome.RETURNED, STAGER_DIED, why)
+            if not self._given_up:  # those that run already may still try
+                self._given_up = True
+                found.append(NoMoreFiles(text))
             return found
         for job in self._in(COLLECTING):
             self._ask(job)

@@ -492,6 +492,25 @@ def test_a_stager_that_dies_again_and_again_is_given_up(stages: Stages, keeper: 
     assert (result["outcome"], result["reason"], stager.pid) == ("returned", "stager-died", 0)
 
 
+def test_what_ran_already_may_try_a_stager_that_was_given_up(
+    stages: Stages, keeper: FakeKeeper, stager: FakeStager
+) -> None:
+    stages.start([job("runs", outputs=True)])
+    keeper.begin(("runs", 1))
+    for number in range(MOST_DEATHS):
+        stages.start([job(f"a{number}", inputs=True)])
+        stager.die()
+        stages.read_stager()
+    assert {each["reason"] for each in ends(stages)} == {"stager-died"}
+    keeper.end(("runs", 1), "succeeded")
+    stages.read()
+    stager.said = [messages.Collected("runs", 1, [], {})]
+    assert stages.read_stager() == []
+    assert [each["outcome"] for each in ends(stages)] == ["succeeded"]
+    stages.start([job("late", outputs=True)])
+    assert [each["reason"] for each in ends(stages)] == ["stager-died"]
+
+
 def test_one_that_came_through_forgives_earlier_deaths(stages: Stages, keeper: FakeKeeper, stager: FakeStager) -> None:
     for number in range(2 * MOST_DEATHS):
         stages.start([job(f"a{number}", inputs=True)])
