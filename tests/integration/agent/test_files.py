@@ -11,6 +11,7 @@ import pytest
 
 from tests.integration.agent.web import Web
 from tests.integration.blob_wire import Sender
+from worker_manager.hub import discovery
 
 
 @pytest.fixture
@@ -130,3 +131,29 @@ def test_a_job_whose_inputs_come_is_assigned_and_its_progress_is_shown(
     assert eventually(lambda: hub.get(f"/v1/jobs/{job}")["state"] == "queued", "it to go back")
     assert agent.wait(20) == 0
     gate.set()
+
+
+def test_a_hub_that_is_away_costs_no_job_its_files(
+    hub: Any, join: Any, eventually: Any, web: Web, tmp_path: Path
+) -> None:
+    """It goes while the input comes, and is away when there is something to keep."""
+    join(hub, hub.token("worker"))
+    alice = Sender(hub)
+    gate, go_on = web.gate("/slow"), tmp_path / "go-on"
+    script = f"echo up; until [ -e {go_on} ]; do sleep 0.05; done; mkdir out; wc -c < x > out/size"
+    inputs = [{"to": "x", "source": web.put("/slow", b"0123" * 65536)}]
+    job = hub.submit("sh", "-c", script, by=alice.token, inputs=inputs, outputs=[{"glob": "out/size"}])
+    web.until_waiting("/slow")
+    object.__setattr__(hub.settings, "listen", "127.0.0.1:" + hub.found.url.rsplit(":", 1)[1])
+    hub.restart()
+    gate.set()
+    eventually(lambda: hub.get(f"/v1/jobs/{job}")["state"] == "running", "it to run")
+    discovery.stop(hub.state_dir)
+    go_on.touch()
+    kept_at = tmp_path / "work" / "by-hand" / "jobs" / "kept"
+    eventually(lambda: kept_at.is_dir() and list(kept_at.iterdir()), "it to end, while nobody is there")
+    hub.found = discovery.start(hub.settings)
+    shown = eventually(lambda: ended(hub, job), "its end to be told", 60)
+    assert (shown["state"], shown["attempt"]) == ("succeeded", 1), shown
+    assert kept(hub, job) == {"out/size": b"262144\n"}
+    eventually(lambda: not list(kept_at.iterdir()), "its directory to go")
