@@ -116,9 +116,8 @@ def _work(options: Options, work_dir: WorkDir, signals: Signals, journal: Journa
     except found.JobUserError as error:
         journal("error", text=str(error))
         return USAGE
-    given = given.able((*limits.ways(groups), *isolation.can, progress.CAN, *stagehand.ways(options)))
-    if not isolation.told.get("each_owner"):  # another user could not enter the folder
-        given = given.able((checkpoints.CAN,))
+    ways = (*limits.ways(groups), *isolation.can, progress.CAN, checkpoints.CAN, *stagehand.ways(options))
+    given = given.able(ways)
     seat, given = _seat(options, given, journal)
     if options.share and seat is None:
         return FAILED
@@ -126,13 +125,14 @@ def _work(options: Options, work_dir: WorkDir, signals: Signals, journal: Journa
     if isolation.cannot:
         journal("isolation", can=list(isolation.can), cannot=isolation.cannot)
     stagehand.put_leftovers_aside(work_dir.path, work_dir.jobs)
+    saved_at = checkpoints.base_of(os.path.dirname(work_dir.path))
     runner = Runner(
         work_dir.jobs,
         given.shape,
         given.gpus,
         places=groups,
         isolation=isolation.told,
-        checkpoints_at=checkpoints.base_of(os.path.dirname(work_dir.path)),
+        checkpoints_at=saved_at,
         seat=seat,
         wrap=options.wrap,
     )
@@ -152,7 +152,8 @@ def _work(options: Options, work_dir: WorkDir, signals: Signals, journal: Journa
         users = Users(isolation.told["registry"])
         hand = stagehand.Stagehand(hub, place, os.environ, lambda: numbers(isolation.told, users))
         stages = Stages(runner, hand, _user_of(isolation.told, users))
-        agent = Agent(options, given.shape, joined, stages, work_dir.path, signals, journal, given.gpus)
+        janitor = checkpoints.Janitor(saved_at, options.checkpoint_keep_ms, runner.checkpoints, boot_ms())
+        agent = Agent(options, given.shape, joined, stages, work_dir.path, signals, journal, given.gpus, janitor)
         try:
             return agent.run()
         finally:

@@ -33,6 +33,7 @@ from worker.usage import Own
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from worker.checkpoints import Janitor
     from worker.notices.watch import Watch
     from worker.nvml import Health
 
@@ -61,8 +62,10 @@ class Agent:
         signals: Signals,
         journal: Journal,
         gpus: Sequence[str] = (),
+        janitor: "Optional[Janitor]" = None,
     ) -> None:
         now = boot_ms()
+        self._janitor = janitor
         told = joined.registered
         self._options = options
         self._runner: Optional[Stages] = runner
@@ -210,6 +213,9 @@ class Agent:
         if now >= self._alive_at + ALIVE_MS:
             self._alive_at = now
             self._journal.say("alive", self._facts())
+            gone = () if self._janitor is None else self._janitor.look(now)
+            if gone:
+                self._journal("checkpoints-removed", folders=list(gone))
 
     @property
     def _patience_ms(self) -> int:

@@ -85,8 +85,8 @@ def _mistake_in_work(work: Any) -> str:
             return "this worker does not know %s" % name
         if not WORK[name](value):
             return "%s makes no sense" % name
-    if "checkpoint" in work and work.get("isolation", ways.PROCESS) != ways.PROCESS:
-        return "only a plain process can be told to save what it has done"
+    if "checkpoint" in work and work.get("isolation", ways.PROCESS) not in checkpoints.ISOLATIONS:
+        return "isolation %s cannot be told to save what it has done" % work["isolation"]
     return ways.mistake_in(work)
 
 

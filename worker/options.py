@@ -12,6 +12,7 @@ import sys
 from typing import Any, Callable, Dict, List, Mapping, MutableMapping, NamedTuple, NoReturn, Optional, Sequence, Tuple
 
 from worker.address import BadAddress, Endpoint, endpoint
+from worker.checkpoints import KEEP_MS
 from worker.hooks.told import LIMIT_MS, Hooks
 from worker.host import VERSION
 from worker.isolation.ways import WAYS
@@ -56,6 +57,7 @@ class Options(NamedTuple):
     cache: bool
     input_paths: Tuple[str, ...]  # folders of this machine from which jobs may take inputs
     transfers: Optional[int]
+    checkpoint_keep_ms: int  # 0: for ever
     hooks: Hooks
     wrap: Tuple[str, ...]  # words before every job's command
 
@@ -217,6 +219,7 @@ FLAGS: Tuple[_Flag, ...] = (
     _Flag("input-path", _paths, "jobs may take inputs from below this folder of this machine (may be repeated)"),
     _Flag("transfers", _positive, "move at most so many files of jobs at a time"),
     _Flag("share", _share, "share this machine with other workers, by a folder that all of them see (or auto)"),
+    _Flag("checkpoint-keep", parse_duration, "remove what jobs saved and no attempt used for this long (7d; 0: never)"),
     _Flag("hook-start", _line, "a line of shell before the worker joins; when it fails the worker does not start"),
     _Flag("hook-before-job", _line, "a line of shell before each job; when it fails the job goes back"),
     _Flag("hook-after-job", _line, "a line of shell after each job, however it ended"),
@@ -325,6 +328,7 @@ def _checked(values: Dict[str, Any], env: MutableMapping[str, str]) -> Options:
         cache=not values["no_cache"],
         input_paths=values["input_path"] or (),
         transfers=values["transfers"],
+        checkpoint_keep_ms=KEEP_MS if values["checkpoint_keep"] is None else values["checkpoint_keep"],
         hooks=_hooks(values),
         wrap=values["wrap"] or (),
         secrets=tuple(path for path in (values["join_token_file"], values["token_file"]) if path),

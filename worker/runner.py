@@ -270,6 +270,11 @@ class Runner:
         """One `Usage` comes, soon."""
         self._tell("usage")
 
+    def checkpoints(self) -> List[str]:
+        """The folders of the attempts that are here and save what they have done."""
+        found = [self._checkpoint(assignment) for assignment in self._sent.values()]
+        return [told[2] for told in found if told is not None and told[2]]
+
     @property
     def keeper(self) -> int:
         """Its pid; 0 once it is gone."""

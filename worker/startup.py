@@ -56,10 +56,16 @@ def why_not_started(argv: list[str], problem: Exception) -> tuple[Ending, int | 
     return Ending("failed", "start-failed", text), code << 8
 
 
-def _make_checkpoint(directory: str) -> None:
+def _make_checkpoint(directory: str, user: tuple[int, int] | None) -> None:
     from worker import checkpoints  # most keepers never need it
 
-    checkpoints.make(directory)
+    checkpoints.make(directory, user)
+
+
+def _is_final(attempt: Attempt) -> bool:
+    """Nobody goes on where it was: it has succeeded, or was cancelled and not just given to another worker."""
+    ending = attempt.ending
+    return attempt.status == 0 if ending is None else ending.outcome == "cancelled" and ending.reason != "stale"
 
 
 def _fill(attempt: Attempt, folder: str, user: tuple[int, int] | None) -> None:
@@ -136,7 +142,7 @@ class Starter:
             user = None if attempt.way is None else self._isolator().user_of(attempt)
             attempt.slot = self._slots.take(attempt.owner, user)
             if attempt.checkpoint is not None and attempt.checkpoint[2]:
-                _make_checkpoint(attempt.checkpoint[2])
+                _make_checkpoint(attempt.checkpoint[2], user)
             os.chdir(attempt.slot.path)
             self._pipes.open(attempt)
             if attempt.files is not None and attempt.files[0]:
@@ -174,5 +180,5 @@ class Starter:
             if not attempt.kept_at:
                 self._slots.give_back(attempt.slot, reusable)
             attempt.slot = None
-        if attempt.checkpoint is not None and attempt.checkpoint[2] and attempt.ending is None and attempt.status == 0:
-            self._slots.garbage.append(attempt.checkpoint[2])  # it has succeeded: nobody goes on there
+        if attempt.checkpoint is not None and attempt.checkpoint[2] and _is_final(attempt):
+            self._slots.garbage.append(attempt.checkpoint[2])

@@ -16,6 +16,7 @@ from tests.integration.keeper_scenarios import Agent, sh, wait_for
 from tests.stand_ins.engine import Engine, small_image
 from tests.stand_ins.registry import Registry
 from worker.isolation import found
+from worker.processes import boot_ms
 from worker.runner import KeeperDied
 
 Start = Callable[..., Any]
@@ -165,6 +166,54 @@ def test_cancel_reaches_the_container_and_grace_is_kept(start: Start, engine: En
     agent.all_ended()
     assert (agent.results[kind]["exit_code"], "got it" in agent.text(kind)) == (7, True)
     assert (agent.results[deaf]["outcome"], agent.results[deaf]["signal"]) == ("cancelled", 9)
+    gone(engine)
+
+
+def test_a_job_that_the_engine_ends_for_its_memory_says_so(start: Start, engine: Engine) -> None:
+    """Its own exit status would only be 137, or whatever a shell makes of a child that was killed."""
+    agent = start()
+    hog = "x=x; while :; do x=$x$x; done"
+    main, child, fine = agent.start(
+        sh(hog), sh(f"( {hog} ); echo went on; exit 3"), sh("exit 3"), work=DOCKER, shape={"memory": 32 << 20}
+    )
+    agent.all_ended()
+    for job in (main, child):
+        result = agent.results[job]
+        assert (result["outcome"], result["reason"]) == ("failed", "memory-limit"), result
+        assert "of 32 MiB of memory" in result["text"]
+    assert "went on" in agent.text(child)
+    assert (agent.results[fine]["reason"], agent.results[fine]["exit_code"]) == ("", 3)
+    gone(engine)
+
+
+def test_a_job_saves_what_it_has_done(start: Start, engine: Engine, tmp_path: Path) -> None:
+    agent = start()
+    told = {"signal": "USR1", "grace_ms": 60_000, "key": "abc"}
+    agent.runner._checkpoints = str(tmp_path / "saved")
+    script = """
+        cd $WM_CHECKPOINT_DIR || exit 9
+        [ -e state ] && { cat state; exit 0; }
+        trap 'echo half > state; exit 7' USR1
+        trap 'exit 8' TERM
+        echo up
+        while :; do sleep 0.1; done"""
+    (job,) = agent.start(sh(script), work={**DOCKER, "checkpoint": told})
+    agent.says(job, "up")
+    agent.runner.hand_back_by(boot_ms() + 30_000, "drained", "its worker goes")
+    agent.until(lambda: job in agent.results, "its end")
+    result = agent.results.pop(job)
+    assert (result["outcome"], result["exit_code"]) == ("returned", 7), (result, agent.text(job))
+    folder = tmp_path / "saved" / "me" / f"{job}-abc"
+    assert (folder / "state").read_text() == "half\n"
+    assert folder.stat().st_uid >= 700_000
+    agent.runner.hand_back_by(None, "", "")
+    agent.runner.start(
+        [{"job": job, "epoch": 2, "command": sh(script), "owner": "me", "work": {**DOCKER, "checkpoint": told}}]
+    )
+    agent.output.clear()
+    agent.started.clear()
+    agent.until(lambda: job in agent.results, "its end")
+    assert (agent.results[job]["outcome"], agent.text(job)) == ("succeeded", "half\n")
     gone(engine)
 
 

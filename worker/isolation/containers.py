@@ -41,6 +41,12 @@ fi
 exec "$client" "$@"
 """
 
+# $1 the client, $2 the container, $3 a file for whether its engine saw it run out of memory.
+INQUEST = """
+"$1" inspect --format '{{.State.OOMKilled}}' "$2" >"$3" 2>/dev/null
+exec "$1" rm --force --volumes "$2" >/dev/null 2>&1
+"""
+
 # What registries and engines say of an image that is not there, or not for us: asking again does not help.
 _NO_SUCH_IMAGE = re.compile(
     r"manifest unknown|manifest for .* not found|name unknown|not found: manifest|repository does not exist"
@@ -84,8 +90,9 @@ def run(
     rootless: bool = False,
     writable: Sequence[str] = (),
 ) -> list[str]:
-    """What is started, by `sh`. `engine` is the path of the client; `rootless`: it is not root's."""
-    words = ["run", "--rm", "--pull=never", "--name", name, "--hostname", "job"]
+    """What is started, by `sh`. `engine` is the path of the client; `rootless`: it is not root's. A container whose
+    memory is limited stays until its engine was asked how it ended."""
+    words = ["run", *([] if share.memory else ["--rm"]), "--pull=never", "--name", name, "--hostname", "job"]
     for label, value in sorted(labels.items()):
         words += ["--label", "%s=%s" % (label, value)]
     words += ["--user", "%d:%d" % user, "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
@@ -131,6 +138,11 @@ def env_text(env: Mapping[str, str]) -> str:
 def pull_failure(text: str) -> str:
     """Whose fault it is that the image did not come: the job's (`missing`), or of the way to it (`unreachable`)."""
     return MISSING if _NO_SUCH_IMAGE.search(text) else UNREACHABLE
+
+
+def inquire(engine: str, name: str, note: str) -> list[str]:
+    """What is started for a container that was not to be removed at its end, because its engine knows how it ended."""
+    return ["/bin/sh", "-c", INQUEST, "inquest", engine, name, note]
 
 
 def remove(engine: str, names: Sequence[str]) -> list[str]:

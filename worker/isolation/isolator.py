@@ -19,12 +19,13 @@ from worker.isolation.ways import APPTAINER, ENGINES, PROCESS, SANDBOX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Mapping
+    from typing import Any, Callable, Mapping
 
     from worker.attempt import Attempt
     from worker.roster import Roster
 
 LAST_REMOVAL_S = 30.0
+OOM, RUN, MONITORS_NOTE = ".oom", ".run", "oom"
 NOTE_END = 2000  # of what an engine said, its last characters are told
 NOTHING: dict[str, Any] = {
     "root": os.geteuid() == 0,
@@ -57,7 +58,7 @@ class Isolator:
         for path in ways_in:
             os.chmod(path, 0o711)  # noqa: S103 (to enter, not to list; what lies there is private by itself)
         for name in os.listdir(self._private):
-            os.unlink(os.path.join(self._private, name))
+            remove(os.path.join(self._private, name))
 
     # ------------------------------------------------------------ who
 
@@ -136,6 +137,9 @@ class Isolator:
             writable=folders_of(attempt),
         )
         self._containers[attempt] = name
+        if share.memory:
+            os.mkdir(self._file(attempt, RUN), 0o700)
+            os.chdir(self._file(attempt, RUN))
         attempt.pid = processes.spawn(command, self._marks(attempt), self._nothing, attempt.pipe_in)
 
     def _spawn_apptainer(
@@ -178,25 +182,41 @@ class Isolator:
     # ------------------------------------------------------------ its end
 
     def has_ended(self, attempt: Attempt) -> None:
-        """Its main process was reaped. A client that did not end by itself may have left its container: that is removed
-        now, by a process whose end the attempt waits for."""
+        """Its main process was reaped. A client that did not end by itself may have left its container, and one whose
+        memory is limited is asked how it ended: that is removed now, by a process whose end the attempt waits for."""
         name = self._containers.pop(attempt, None)
+        if name is not None and dict(attempt.asks).get("memory"):
+            self._clean(attempt, name, self._inquire)
+            return
         status = attempt.status or 0
         by_itself = not status & 0x7F and status >> 8 != containers.NOT_CREATED and attempt.ending is None
-        if name is None or by_itself:
-            return
+        if name is not None and not by_itself:
+            self._clean(attempt, name, lambda name, env, kind: self._remove([name], env, kind))
+
+    def _clean(self, attempt: Attempt, name: str, begin: Callable[[str, dict[str, str], str], int]) -> None:
         try:
-            self._roster.cleaners[self._remove([name], self._marks(attempt), kind_of(attempt))] = attempt
+            self._roster.cleaners[begin(name, self._marks(attempt), kind_of(attempt))] = attempt
         except OSError as problem:
             print("wm-keeper: cannot remove the container %s: %s" % (name, problem), flush=True)
+
+    def _inquire(self, name: str, env: dict[str, str], kind: str) -> int:
+        note = os.path.join(self._private, env["WM_ATTEMPT"] + OOM)
+        command = containers.inquire(self._told["programs"][kind], name, note)
+        return processes.spawn(command, env, self._nothing, self._nothing)
 
     def _remove(self, names: list[str], env: dict[str, str], kind: str) -> int:
         command = containers.remove(self._told["programs"][kind], names)
         return processes.spawn(command, env, self._nothing, self._nothing)
 
     def judge(self, attempt: Attempt) -> None:
-        """It is over: an image that did not come is whose fault?"""
+        """It is over: an image that did not come is whose fault? Was it killed for its memory?"""
         if attempt.ending is not None or kind_of(attempt) not in ENGINES:
+            return
+        memory = dict(attempt.asks).get("memory", 0)
+        if memory and self._ran_out_of_memory(attempt):
+            from worker.limits.limiter import over_memory
+
+            attempt.ending = over_memory(memory, memory)
             return
         if (attempt.status or 0) >> 8 != containers.NOT_CREATED:
             return
@@ -210,13 +230,20 @@ class Isolator:
         missing = containers.pull_failure(said) == containers.MISSING
         attempt.ending = Ending("failed" if missing else "returned", "image-" + containers.pull_failure(said), text)
 
+    def _ran_out_of_memory(self, attempt: Attempt) -> bool:
+        """Its engine says so when it is asked; some podmans have their monitor write it to where it was started, and
+        look for it elsewhere."""
+        try:
+            with open(self._file(attempt, OOM), encoding="ascii", errors="replace") as file:
+                told = file.read().strip() == "true"
+        except FileNotFoundError:
+            told = False
+        return told or os.path.exists(os.path.join(self._file(attempt, RUN), MONITORS_NOTE))
+
     def release(self, attempt: Attempt) -> None:
         self._containers.pop(attempt, None)
-        for suffix in (".env", ".note"):
-            try:  # noqa: SIM105  # contextlib costs the keeper a millisecond to import
-                os.unlink(self._file(attempt, suffix))
-            except FileNotFoundError:
-                pass
+        for suffix in (".env", ".note", OOM, RUN):
+            remove(self._file(attempt, suffix))
 
     def close(self) -> None:
         """Every process of ours was killed; what engines hold for us goes, too."""
@@ -229,6 +256,19 @@ class Isolator:
         while waiting and time.monotonic() < until:
             waiting = {pid for pid in waiting if not os.waitpid(pid, os.WNOHANG)[0]}
             time.sleep(0.01)
+
+
+def remove(path: str) -> None:
+    """A file, or a folder of files; what is not there is fine."""
+    try:
+        if os.path.isdir(path):
+            for name in os.listdir(path):
+                os.unlink(os.path.join(path, name))
+            os.rmdir(path)
+        else:
+            os.unlink(path)
+    except FileNotFoundError:
+        pass
 
 
 def kind_of(attempt: Attempt) -> str:

@@ -36,6 +36,7 @@ def agent_command(
         "cache-dir": worker.cache_dir or None,
         "cache-size": worker.cache_size,
         "transfers": worker.transfers,
+        "checkpoint-keep": _ms(worker.checkpoint_keep_ms),
         "notices": None if worker.notices == "auto" else worker.notices,
         "black-hole-jobs": worker.black_hole_jobs or None,
         **_slice(pool.shape),

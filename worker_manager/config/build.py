@@ -142,6 +142,7 @@ def _worker(part: WorkerPart) -> WorkerSettings:
         no_cache=part.no_cache,
         input_path=tuple(part.input_path),
         transfers=part.transfers,
+        checkpoint_keep_ms=part.checkpoint_keep,
         hook_start=part.hook_start,
         hook_before_job=part.hook_before_job,
         hook_after_job=part.hook_after_job,

@@ -187,6 +187,7 @@ class WorkerPart(_Part):
     no_cache: bool = False
     input_path: Words = ()
     transfers: Positive | None = None
+    checkpoint_keep: Duration | None = None
     hook_start: str = ""
     hook_before_job: str = ""
     hook_after_job: str = ""

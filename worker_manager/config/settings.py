@@ -68,6 +68,7 @@ class WorkerSettings:
     no_cache: bool = False
     input_path: tuple[str, ...] = ()  # folders of the workers' machines from which jobs may take inputs
     transfers: int | None = None  # files at a time
+    checkpoint_keep_ms: int | None = None  # what jobs saved goes when no attempt has used it for so long; 0: never
     hook_start: str = ""  # lines of shell
     hook_before_job: str = ""
     hook_after_job: str = ""

@@ -209,8 +209,8 @@ class JobSpec(Strict):
             raise ValueError("command and env are larger than 1 MiB together")
         if self.cpu_affinity and (self.resources.cpus % 1000 or not self.resources.cpus):
             raise ValueError("cpu_affinity binds a job to whole cpus: let it ask for 1, 2, …")
-        if self.checkpoint is not None and self.isolation != "process":
-            raise ValueError("only a plain process can be told to save what it has done: no checkpoint with isolation")
+        if self.checkpoint is not None and self.isolation == "apptainer":
+            raise ValueError("no checkpoint with isolation apptainer: nobody has tried whether it passes signals on")
         self._can_be_isolated()
         files.make_sense_together(self.inputs, self.outputs, self.array is not None)
         return self

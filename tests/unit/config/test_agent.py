@@ -61,6 +61,7 @@ def test_peoples_own_lines_reach_the_agent_as_they_are() -> None:
         hook_stop="umount /scratch",
         hook_limit_ms=5000,
         wrap="nice -n 10",
+        checkpoint_keep_ms=60_000,
         notices="off",
         black_hole_jobs=7,
     )
@@ -70,6 +71,7 @@ def test_peoples_own_lines_reach_the_agent_as_they_are() -> None:
     hooks = options.hooks
     assert (hooks.start, hooks.before, hooks.after) == ("-x; echo 'a b'", "check {gpu}", 'log "$WM_JOB"')
     assert (hooks.stop, hooks.limit_ms, options.wrap) == ("umount /scratch", 5000, ("nice", "-n", "10"))
+    assert options.checkpoint_keep_ms == 60_000
     assert (options.notices, options.terms.black_hole) == ("off", 7)
 
 

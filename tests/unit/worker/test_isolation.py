@@ -142,9 +142,20 @@ def container(engine: str = "/usr/bin/docker", **more: Any) -> list[str]:
     return found[found.index("run", 4) :]
 
 
+def test_only_one_whose_memory_is_limited_stays_until_it_was_asked_how_it_ended() -> None:
+    assert container(share=containers.Share(1000, 0, []))[:2] == ["run", "--rm"]
+    assert "--rm" not in container()
+    assert containers.inquire("/usr/bin/docker", "wm-1", "/p/a.oom")[3:] == [
+        "inquest",
+        "/usr/bin/docker",
+        "wm-1",
+        "/p/a.oom",
+    ]
+
+
 def test_a_container_word_by_word() -> None:
     assert " ".join(container()) == (
-        "run --rm --pull=never --name wm-j1-2-ab --hostname job --label wm.lock=/l --user 7:8 --cap-drop ALL"
+        "run --pull=never --name wm-j1-2-ab --hostname job --label wm.lock=/l --user 7:8 --cap-drop ALL"
         ' --security-opt no-new-privileges --mount type=bind,"source=/w/s,1","target=/w/s,1" --workdir /w/s,1'
         " --env-file /p/env --cpus 1.500 --memory 1048576 --memory-swap 1048576 --pids-limit 20 --ulimit nofile=50:50"
         ' --gpus "device=GPU-1,GPU-2" --network none --init --entrypoint run a:1 --it'
