@@ -17,6 +17,7 @@ import pytest
 
 from tests import needs
 from tests.faults.hubs import MortalHub
+from tests.faults.tracing import injected
 from tests.place import ROOT, until
 from worker.keeper import REST_MS
 
@@ -201,6 +202,18 @@ def test_without_room_for_a_directory_a_job_waits_a_little(hub: MortalHub, worke
     (first, _) = shown["attempts"]
     assert (first["outcome"], first["reason"]) == ("returned", "start-failed")
     assert "No space left on device" in first["text"]
+
+
+def test_a_quota_that_is_used_up_is_a_full_disk(hub: MortalHub, worker_on: Any) -> None:
+    worker = worker_on("4m")
+    worker.join(hub)
+    assert ended(hub, hub.submit("true"))["state"] == "succeeded"
+    (keeper,) = Path(f"/proc/{worker.process.pid}/task/{worker.process.pid}/children").read_text().split()
+    with injected(int(keeper), "mkdir,mkdirat:error=EDQUOT:when=1..2"):
+        began = time.monotonic()
+        shown = ended(hub, hub.submit("true", by=hub.token("submit", owner="bob")))
+        assert time.monotonic() - began > sum(REST_MS[:2]) / 1000
+    assert (shown["state"], shown["attempt"]) == ("succeeded", 1)
 
 
 def test_a_worker_that_can_start_nothing_leaves_the_work_to_others(
