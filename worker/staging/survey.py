@@ -5,11 +5,11 @@ import os
 import stat
 from typing import Any, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
 
+from worker.files import MOST_KEPT, MOST_PATH
 from worker.staging.errors import Refused
 from worker.staging.patterns import Pattern, Where
 from worker.staging.stops import Stop
 
-MOST = 200_000
 DEEPEST = 256
 NAMED = 20
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -118,8 +118,8 @@ class _Walk:
                 if len(self.left_out) < NAMED:
                     self.left_out.append("%s: %s" % (_shown(path), reason))
             return
-        if len(self.kept) >= MOST:
-            raise Refused("more than %d files are to be kept" % MOST)
+        if len(self.kept) + len(fits) > MOST_KEPT:
+            raise Refused("more than %d files are to be kept: let the job put them into an archive" % MOST_KEPT)
         for number in fits:
             self.counts[number] += 1
         for to in dict.fromkeys(self._wished[number].to for number in fits):
@@ -134,10 +134,10 @@ class _Walk:
         if found.st_nlink > 1 and found.st_uid != self._owner:
             return "another user's, linked here"
         try:
-            path.encode("utf-8")
+            length = len(path.encode("utf-8"))
         except UnicodeEncodeError:
             return "its name is not UTF-8"
-        return None
+        return None if length <= MOST_PATH else "its path is longer than %d bytes" % MOST_PATH
 
 
 @contextlib.contextmanager

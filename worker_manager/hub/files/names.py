@@ -69,6 +69,8 @@ def checked_path(text: str, most: int = MOST_PATH) -> str:
         raise BadName("control characters are refused")
     if text.startswith("/"):
         raise BadName("write a path relative to the job's directory, without / in front")
+    if text.count("/") >= MOST_DEEP:
+        raise BadName(f"it lies more than {MOST_DEEP} folders deep")
     return _parts_checked(text, most)
 
 
@@ -86,10 +88,7 @@ def is_safe_path(text: object, most: int = MOST_PATH) -> bool:
 def _parts_checked(text: str, most: int) -> str:
     if len(text.encode("utf-8", "surrogatepass")) > most:
         raise BadName(f"it is longer than {most} bytes")
-    parts = text.split("/")
-    if len(parts) > MOST_DEEP:
-        raise BadName(f"it lies more than {MOST_DEEP} folders deep")
-    for part in parts:
+    for part in text.split("/"):
         if part in ("", ".", ".."):
             raise BadName(f"write it without {part or 'empty parts (//, or / at the end)'}")
         if len(part.encode("utf-8", "surrogatepass")) > MOST_PART:
