@@ -1,4 +1,5 @@
-"""Messages between agent and keeper: lists of plain tuples, many to a frame, over a socket pair.
+"""Messages between agent and keeper: lists of plain tuples, many to a frame, over a socket pair; and what else the two
+have agreed on, so that the agent need not load the keeper.
 
 Both ends are the same interpreter on the same machine and nobody else holds the descriptor, so `marshal` is safe here
 and takes bytes as they are. Nothing in this file blocks.
@@ -11,6 +12,13 @@ import os
 
 READ_SIZE = 256 * 1024
 HEADER = 4
+
+# What a keeper finds when it begins, as numbers of descriptors.
+CHANNEL_FD = 3
+LOCK_FD = 4  # among the workers of this machine; only of a keeper that has neighbours
+
+# With which status it ends, from which the agent tells people what happened.
+DONE, LEASE_ENDED, WORK_DIR_IN_USE = 0, 3, 4
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

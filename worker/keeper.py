@@ -21,7 +21,7 @@ import time
 
 from worker import processes
 from worker.attempt import OVER, QUEUED, RUNNING, Attempt, Ending, WorkerProblem
-from worker.channel import Channel
+from worker.channel import CHANNEL_FD, DONE, LEASE_ENDED, LOCK_FD, WORK_DIR_IN_USE, Channel
 from worker.ending import LAST_SWEEP_MS, SWEEP_MS, Ender
 from worker.hooks.told import AFTER, BEFORE
 from worker.hooks.told import FAILED as HOOK_FAILED
@@ -46,11 +46,6 @@ if TYPE_CHECKING:
 
 REST_MS = (250, 500, 1000, 2000)  # before another try to start what failed for want of something that may come back
 LEASE_CHECK_MS = 1000  # epoll does not count the time a machine sleeps, the lease does
-CHANNEL_FD = 3
-LOCK_FD = 4  # among the workers of this machine; only of a keeper that has neighbours
-
-# Exit codes, from which the agent tells people what happened.
-DONE, LEASE_ENDED, WORK_DIR_IN_USE = 0, 3, 4
 
 
 class Keeper:

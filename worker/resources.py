@@ -8,7 +8,6 @@ import os
 from dataclasses import replace
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from worker.gpus import uuid_of
 from worker.protocol import Shape, join_tags
 
 Read = Callable[[str], Optional[str]]
@@ -200,13 +199,19 @@ def _cgroup_files(controller: str, name: str, read: Read) -> List[str]:
 # ---------------------------------------------------------------- GPUs, time
 
 
+def _ids(information: Sequence[str]) -> Tuple[str, ...]:
+    from worker.gpus import uuid_of  # only where there are GPUs
+
+    return tuple(uuid_of(each) or str(number) for number, each in enumerate(information))
+
+
 def gpus(
     env: Mapping[str, str], driver: Sequence[str], read: Read, names: Optional[Callable[[str], List[str]]] = None
 ) -> Tuple[Tuple[str, ...], str]:
     """(device ids, model). What the environment shows counts; else what the driver has."""
     names = names or _names
     information = [read("%s/%s/information" % (NVIDIA, name)) or "" for name in driver]
-    everything = tuple(uuid_of(each) or str(number) for number, each in enumerate(information))
+    everything = _ids(information) if information else ()
     if len({each.isdigit() for each in everything}) > 1 or _divided(driver, names):
         everything = tuple(str(number) for number in range(len(driver)))
     devices = parse_devices(env.get("CUDA_VISIBLE_DEVICES"))

@@ -14,9 +14,8 @@ from dataclasses import replace
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from worker import checkpoints, orphans, processes
-from worker.channel import Channel
+from worker.channel import CHANNEL_FD, LEASE_ENDED, LOCK_FD, WORK_DIR_IN_USE, Channel
 from worker.isolation import ways
-from worker.keeper import CHANNEL_FD, LEASE_ENDED, LOCK_FD, WORK_DIR_IN_USE
 from worker.limits.places import Place
 from worker.processes import boot_ms
 from worker.protocol import Assignment, Misfit, Outcome, Result, Shape, fits, format_duration
