@@ -12,14 +12,19 @@ from typing import Any
 
 from worker.protocol import LARGEST, CacheNews
 
-Key = tuple[str, str]  # scope and key, as caches name an entry
+Mark = int  # of an entry: remembered in place of its name, which takes several times as much
 
 MOST_WORKERS = 20_000  # the longest silent is forgotten first
 MOST_KEYS = 20_000  # of one worker
-MOST_IN_ALL = 2_000_000  # what is beyond is not remembered: nobody is preferred for it
+MOST_IN_ALL = 1_000_000  # some 120 to 230 MiB; what is beyond is not remembered: nobody is preferred for it
 LONGEST_NAME = 80
 COUNTS = ("hits", "hit_bytes", "misses", "built_bytes", "waited", "broken", "evicted", "evicted_bytes")
-NOTHING: Mapping[Key, int] = {}
+NOTHING: Mapping[Mark, int] = {}
+
+
+def mark_of(scope: str, key: str) -> Mark:
+    """Of an entry as caches name it. That two get the same is next to impossible, and would cost a download."""
+    return hash((scope, key))
 
 
 class _Cache:
@@ -27,7 +32,7 @@ class _Cache:
 
     def __init__(self, session: int, counts: dict[str, int]) -> None:
         self.session = session
-        self.entries: dict[Key, int] = {}
+        self.entries: dict[Mark, int] = {}
         self.bytes = 0
         self.counts = counts
 
@@ -45,7 +50,7 @@ class Inventory:
         self._most = (most_workers, most_keys, most_in_all)
         self._lock = threading.Lock()
         self._caches: OrderedDict[str, _Cache] = OrderedDict()
-        self._holders: dict[Key, set[str]] = {}
+        self._holders: dict[Mark, list[str]] = {}
         self._pairs = 0
         self._totals = dict.fromkeys(COUNTS, 0)
 
@@ -70,12 +75,12 @@ class Inventory:
             self._caches.move_to_end(worker)
             self._count(cache, counts)
             if news.get("all"):
-                for key in list(cache.entries):
-                    self._lose(worker, cache, key)
-            for scope, name in news.get("gone") or ():
-                self._lose(worker, cache, (scope, name))
-            for scope, name, size in news.get("added") or ():
-                self._add(worker, cache, (scope, name), size)
+                for mark in list(cache.entries):
+                    self._lose(worker, cache, mark)
+            for scope, key in news.get("gone") or ():
+                self._lose(worker, cache, mark_of(scope, key))
+            for scope, key, size in news.get("added") or ():
+                self._add(worker, cache, mark_of(scope, key), size)
 
     def must_ask(self, worker: str, session: int) -> bool:
         cache = self._caches.get(worker)
@@ -94,31 +99,35 @@ class Inventory:
             self._totals[name] += count - before if count >= before else count
             cache.counts[name] = count
 
-    def _add(self, worker: str, cache: _Cache, key: Key, size: int) -> None:
-        before = cache.entries.get(key)
+    def _add(self, worker: str, cache: _Cache, mark: Mark, size: int) -> None:
+        before = cache.entries.get(mark)
         if before is None:
             if len(cache.entries) >= self._most[1] or self._pairs >= self._most[2]:
                 return
-            self._holders.setdefault(key, set()).add(worker)
+            holders = self._holders.get(mark)
+            if holders is None:
+                self._holders[mark] = [worker]
+            else:
+                holders.append(worker)
             self._pairs += 1
-        cache.entries[key] = size
+        cache.entries[mark] = size
         cache.bytes += size - (before or 0)
 
-    def _lose(self, worker: str, cache: _Cache, key: Key) -> None:
-        size = cache.entries.pop(key, None)
+    def _lose(self, worker: str, cache: _Cache, mark: Mark) -> None:
+        size = cache.entries.pop(mark, None)
         if size is None:
             return
         cache.bytes -= size
         self._pairs -= 1
-        holders = self._holders[key]
-        holders.discard(worker)
+        holders = self._holders[mark]
+        holders.remove(worker)
         if not holders:
-            del self._holders[key]
+            del self._holders[mark]
 
     def _drop(self, worker: str) -> None:
         cache = self._caches.pop(worker)
-        for key in list(cache.entries):
-            self._lose(worker, cache, key)
+        for mark in list(cache.entries):
+            self._lose(worker, cache, mark)
 
     # ------------------------------------------------------------ looking up
 
@@ -127,16 +136,17 @@ class Inventory:
         """No worker holds anything that is known: nobody is to be preferred."""
         return not self._holders
 
-    def held_by(self, worker: str) -> Mapping[Key, int]:
+    def held_by(self, worker: str) -> Mapping[Mark, int]:
+        """Bytes of each."""
         cache = self._caches.get(worker)
         return NOTHING if cache is None else cache.entries
 
-    def holders_of(self, keys: Iterable[Key]) -> dict[str, int]:
+    def holders_of(self, marks: Iterable[Mark]) -> dict[str, int]:
         """Worker → bytes of these that it holds."""
         found: dict[str, int] = {}
-        for key in keys:
-            for worker in self._holders.get(key, ()):
-                found[worker] = found.get(worker, 0) + self._caches[worker].entries[key]
+        for mark in marks:
+            for worker in self._holders.get(mark, ()):
+                found[worker] = found.get(worker, 0) + self._caches[worker].entries[mark]
         return found
 
     # ------------------------------------------------------------ figures

@@ -10,19 +10,18 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from worker.files import input_digest, input_key, input_scope
+from worker_manager.hub.inventory import Mark, mark_of
 
 WINDOW = 64  # jobs at the head of a queue that may go first
 MOST_PASSES = 64  # jobs that may overtake one of them
 INPUTS = "inputs"  # what a worker must be able to do for a job that has some
 REMEMBERED = 100_000  # jobs that were overtaken
 
-Key = tuple[str, str]
-
 
 class Want(NamedTuple):
-    """One input as caches name it."""
+    """One input, as the inventory marks it."""
 
-    key: Key
+    mark: Mark
     size: int | None  # unknown
 
 
@@ -52,17 +51,18 @@ def wants_of(inputs: Iterable[Mapping[str, Any]], owner: str) -> tuple[Want, ...
     for one in inputs:
         digest = input_digest(one)
         if digest:
-            key = (input_scope(str(one.get("source") or ""), owner), input_key(digest, bool(one.get("unpack"))))
-            found[key] = Want(key, one.get("size"))
+            scope = input_scope(str(one.get("source") or ""), owner)
+            mark = mark_of(scope, input_key(digest, bool(one.get("unpack"))))
+            found[mark] = Want(mark, one.get("size"))
     return tuple(found.values())
 
 
-def share_of(wants: Sequence[Want], holds: Mapping[Key, int]) -> Share:
+def share_of(wants: Sequence[Want], holds: Mapping[Mark, int]) -> Share:
     """An input that is not there and whose size nobody knows counts like the mean of the others."""
-    there = [holds[want.key] for want in wants if want.key in holds]
+    there = [holds[want.mark] for want in wants if want.mark in holds]
     if not there:
         return NONE_HELD
-    away = [want.size for want in wants if want.key not in holds]
+    away = [want.size for want in wants if want.mark not in holds]
     held, known = sum(there), [size for size in away if size is not None]
     mean = (held + sum(known)) // (len(there) + len(known))
     whole = held + sum(known) + mean * (len(away) - len(known))

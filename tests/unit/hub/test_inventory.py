@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker_manager.hub.inventory import COUNTS, Inventory, sensible
+from worker_manager.hub.inventory import COUNTS, Inventory, mark_of, sensible
 from worker_manager.hub.metrics import Metrics
 
 A, B = ["public", "file-a", 10], ["public", "file-b", 20]
-KEY_A, KEY_B = ("public", "file-a"), ("public", "file-b")
+MARK_A, MARK_B = mark_of("public", "file-a"), mark_of("public", "file-b")
 
 
 def knows(*news: Any, **bounds: Any) -> Inventory:
@@ -24,15 +24,15 @@ def test_a_worker_s_word_is_added_up() -> None:
     inventory = knows(
         {"all": True, "added": [A]}, {"added": [B], "gone": [A[:2]]}, {"added": [["public", "file-b", 7]]}
     )
-    assert inventory.held_by("w") == {KEY_B: 7}
+    assert inventory.held_by("w") == {MARK_B: 7}
     assert inventory.of_worker("w") == {"entries": 1, "bytes": 7}
     assert inventory.held() == (1, 7)
 
 
 def test_everything_anew_forgets_what_was_told_before() -> None:
     inventory = knows({"all": True, "added": [A]}, {"all": True, "added": [B]})
-    assert inventory.held_by("w") == {KEY_B: 20}
-    assert inventory.holders_of([KEY_A]) == {}
+    assert inventory.held_by("w") == {MARK_B: 20}
+    assert inventory.holders_of([MARK_A]) == {}
 
 
 def test_of_a_worker_that_told_only_changes_nothing_is_believed_and_all_is_asked() -> None:
@@ -55,10 +55,10 @@ def test_a_new_session_begins_anew() -> None:
 def test_who_holds_most_is_known() -> None:
     inventory = knows({"all": True, "added": [A, B]})
     inventory.learn("v", 1, {"all": True, "added": [B]})
-    assert inventory.holders_of([KEY_A, KEY_B, ("public", "file-c")]) == {"w": 30, "v": 20}
+    assert inventory.holders_of([MARK_A, MARK_B, mark_of("public", "file-c")]) == {"w": 30, "v": 20}
     inventory.forget("w")
     inventory.forget("nobody")
-    assert inventory.holders_of([KEY_A, KEY_B]) == {"v": 20}
+    assert inventory.holders_of([MARK_A, MARK_B]) == {"v": 20}
 
 
 def test_it_stays_bounded() -> None:
@@ -108,8 +108,10 @@ def test_holders_and_holdings_always_agree(told: list[Any]) -> None:
         )
     held = {worker: dict(inventory.held_by(worker)) for worker in "vw"}
     for key in "abc":
-        expected = {worker: entries[("s", key)] for worker, entries in held.items() if ("s", key) in entries}
-        assert inventory.holders_of([("s", key)]) == expected
+        expected = {
+            worker: entries[mark_of("s", key)] for worker, entries in held.items() if mark_of("s", key) in entries
+        }
+        assert inventory.holders_of([mark_of("s", key)]) == expected
     entries = sum(map(len, held.values()))
     assert inventory.held() == (entries, sum(sum(each.values()) for each in held.values()))
     assert inventory.is_empty == (entries == 0)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.files import PUBLIC, cache_scope, input_key
+from worker_manager.hub.inventory import mark_of
 from worker_manager.hub.preference import (
     MOST_PASSES,
     WINDOW,
@@ -37,17 +38,20 @@ def test_inputs_are_known_by_their_digest_and_scope() -> None:
         {"to": "d", "source": "blob:" + D1, "size": 5},
     ]
     own = cache_scope("ann")
-    assert wants_of(inputs, "ann") == (Want((own, input_key(D1, False)), 5), Want((PUBLIC, input_key(D2, True)), None))
+    assert wants_of(inputs, "ann") == (
+        Want(mark_of(own, input_key(D1, False)), 5),
+        Want(mark_of(PUBLIC, input_key(D2, True)), None),
+    )
 
 
 def test_the_share_is_in_bytes_and_what_nobody_knows_counts_like_the_rest() -> None:
-    a, b = Want(("s", "a"), 30), Want(("s", "b"), 10)
+    a, b = Want(1, 30), Want(2, 10)
     assert share_of((a, b), {}) == Share(0, 0)
-    assert share_of((a, b), {("s", "a"): 30}) == Share(750, 30)
-    assert share_of((a, b), {("s", "a"): 30, ("s", "b"): 10}) == Share(1000, 40)
-    assert share_of((a, Want(("s", "b"), None)), {("s", "a"): 30}) == Share(500, 30)
-    assert share_of((a, b), {("s", "a"): 0}).permille == 1, "an empty file is there, too"
-    assert share_of((), {("s", "a"): 1}) == Share(0, 0)
+    assert share_of((a, b), {1: 30}) == Share(750, 30)
+    assert share_of((a, b), {1: 30, 2: 10}) == Share(1000, 40)
+    assert share_of((a, Want(2, None)), {1: 30}) == Share(500, 30)
+    assert share_of((a, b), {1: 0}).permille == 1, "an empty file is there, too"
+    assert share_of((), {1: 1}) == Share(0, 0)
 
 
 # ---------------------------------------------------------------- order

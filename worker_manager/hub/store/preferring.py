@@ -99,7 +99,7 @@ def hungry_holders(moves: Moves) -> list[str]:
             continue
         heads = queue_head(moves, group.id, HEADS)
         for wants in moves.choices.wants(moves.connection, list({row.id: None for row, _ in heads})).values():
-            holders = inventory.holders_of(want.key for want in wants)
+            holders = inventory.holders_of(want.mark for want in wants)
             found.update(dict.fromkeys(sorted(holders, key=lambda name: (-holders[name], name))[:HOLDERS]))
     if not found:
         return []
