@@ -105,16 +105,6 @@ def ended(hub: Any, job: str) -> Any:
     return shown
 
 
-def logs(hub: Any, job: str) -> bytes:
-    """Across gaps: each answer goes to the next one."""
-    whole, offset = b"", 0
-    while True:
-        reply = hub.call("GET", f"/v1/jobs/{job}/logs", params={"offset": offset})
-        if not reply.content:
-            return whole
-        whole, offset = whole + reply.content, int(reply.headers["X-Next-Offset"])
-
-
 def test_a_job_that_fills_the_disk_harms_itself_alone(hub: MortalHub, worker_on: Any, tmp_path: Path) -> None:
     """Also the agent's own log is on that disk. With its end there is room again."""
     worker = worker_on("4m")
@@ -124,9 +114,9 @@ def test_a_job_that_fills_the_disk_harms_itself_alone(hub: MortalHub, worker_on:
     writes = hub.submit("cp", "/etc/passwd", "mine")
     speaks = hub.submit("sh", "-c", "head -c 300000 /dev/zero | tr '\\0' y; echo end")
     shown = ended(hub, writes)
-    assert (shown["state"], b"o space left" in logs(hub, writes)) == ("failed", True), shown
+    assert (shown["state"], b"o space left" in hub.output(writes)) == ("failed", True), shown
     assert ended(hub, speaks)["state"] == "succeeded"
-    assert logs(hub, speaks) == b"y" * 300_000 + b"end\n"
+    assert hub.output(speaks) == b"y" * 300_000 + b"end\n"
     (tmp_path / "go").touch()
     assert ended(hub, fills)["exit_code"] == 7
     until(lambda: os.statvfs(worker.disk).f_bavail > 0, "its files to be removed")
@@ -143,7 +133,7 @@ def test_output_that_no_disk_takes_is_said_to_be_missing(hub: MortalHub, worker_
     size, done = 12 * MIB, tmp_path / "done"
     wait = f"while ! test -e {tmp_path}/go; do sleep 0.02; done"
     job = hub.submit("sh", "-c", f"echo begins; {wait}; head -c {size} /dev/zero | tr '\\0' z; echo ends; touch {done}")
-    until(lambda: logs(hub, job) == b"begins\n", "it to run")
+    until(lambda: hub.output(job) == b"begins\n", "it to run")
     port = hub.url.rsplit(":", 1)[1]
     hub.kill()
     fill(worker.disk)
@@ -155,7 +145,7 @@ def test_output_that_no_disk_takes_is_said_to_be_missing(hub: MortalHub, worker_
     hub.start()
     shown = ended(hub, job)
     assert (shown["state"], shown["attempt"]) == ("succeeded", 1)
-    begins, kept, missing, rest = SAYS_WHAT_IS_MISSING.fullmatch(logs(hub, job)).groups()
+    begins, kept, missing, rest = SAYS_WHAT_IS_MISSING.fullmatch(hub.output(job)).groups()
     assert len(kept) >= 4 * MIB - 65_536, "what memory may hold"
     assert len(begins + kept) + int(missing) + len(rest) == len("begins") + 1 + size + len("ends") + 1
 
@@ -170,7 +160,7 @@ def test_a_hub_whose_disk_is_full_gets_everything_later_and_once(worker_on: Any,
             worker.join(hub)
             wait = f"while ! test -e {tmp_path}/go; do sleep 0.02; done"
             job = hub.submit("sh", "-c", f"echo begins; {wait}; head -c 300000 /dev/zero | tr '\\0' z")
-            until(lambda: logs(hub, job) == b"begins\n", "it to run")
+            until(lambda: hub.output(job) == b"begins\n", "it to run")
             filler = fill(hub.state_dir)
             (tmp_path / "go").touch()
             until(lambda: worker.said("hub-unreachable"), "the agent to be refused")
@@ -179,7 +169,7 @@ def test_a_hub_whose_disk_is_full_gets_everything_later_and_once(worker_on: Any,
             filler.unlink()
             shown = ended(hub, job)
             assert (shown["state"], shown["attempt"], len(shown["attempts"])) == ("succeeded", 1, 1)
-            assert logs(hub, job) == b"begins\n" + b"z" * 300_000
+            assert hub.output(job) == b"begins\n" + b"z" * 300_000
             assert not worker.said("fenced")
         finally:
             hub.close()

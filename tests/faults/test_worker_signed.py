@@ -89,7 +89,7 @@ def test_they_are_seen_nowhere(
     assert len(signed) >= 3, "two to fetch, one to send"
     assert hub.get(f"/v1/jobs/{lost}")["text"], "it says why it did not succeed"
 
-    looked = hub.call("GET", f"/v1/jobs/{job}/logs").content
+    looked = hub.output(job)
     assert looked.rstrip().endswith(b"300000")
     told = [
         hub.get(path) for path in (f"/v1/jobs/{job}", f"/v1/jobs/{lost}", f"/v1/jobs/{job}/files", "/v1/workers/w-1")
