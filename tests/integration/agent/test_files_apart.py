@@ -1,8 +1,12 @@
 """Jobs with files that are kept apart: in a sandbox, or as a user of their owner. They read their inputs, and nothing
 else of the cache."""
 
+import io
 import os
 import shutil
+import subprocess
+import sys
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +18,8 @@ from tests import needs
 from tests.integration.agent.files_hub import FilesHub
 from tests.integration.agent.web import Web
 
+ROOT = Path(__file__).resolve().parents[3]
+NOBODY = 65534
 SECRET = b"the secret of ann\n"
 # Reads what is its own, and looks for what is not: in the folder that it is told.
 LOOK = """
@@ -179,3 +185,57 @@ def test_what_is_kept_is_the_jobs_and_no_file_that_it_has_a_link_to(
     assert [one["path"] for one in result["files"]] == ["out/good"]
     assert web.files["/kept/out/good"] == b"good\n"
     assert b"of the worker" not in b"".join(web.files.values()) + fake_hub.logs["a", 1]
+
+
+def test_an_agent_without_rights_moves_files_too(
+    fake_hub: FilesHub, start_agent: Any, web: Web, tmp_path: Path
+) -> None:
+    """Folders that nobody may write to cannot be renamed by just anybody: with a cache, and without one."""
+    needs.root()
+    python = next((each for each in ("/usr/bin/python3", sys.executable) if can(each)), "")
+    if not python:
+        needs.missing("a Python that everybody may run: apt-get install python3")
+    shutil.chown(tmp_path, NOBODY, NOBODY)
+    as_nobody = f'chown -R {NOBODY} {tmp_path}; exec setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups "$@"'
+    program = ["sh", "-c", as_nobody, "sh", python, "-B", "-m", "worker"]
+    packed = web.put("/tree.tar", archive("folder/deep/file", b"of the tree\n"))
+    inputs = [
+        {"to": "tree", "source": packed, "unpack": True},
+        {"to": "own", "source": packed, "unpack": True, "copy": True},
+        {"to": "a/b/archive", "source": packed},
+    ]
+    script = """
+    cat tree/folder/deep/file own/folder/deep/file; id -u
+    touch tree/folder/new tree/new 2>/dev/null && echo WROTE
+    echo more >> own/folder/deep/file && touch own/new && mkdir out && mv own out/own && touch a/b/new && echo done
+    """
+    work = {"inputs": inputs, "outputs": [{"glob": "out/", "to": "s3://b/"}]}
+    for number, flags in enumerate(((), ("--no-cache",))):
+        hub = fake_hub if not number else FilesHub(web)
+        if number:
+            hub.up()
+        start_agent(*flags, "--isolation", "none", "--server", hub.url, program=program, worker=f"w-{number}")
+        hub.assign(hub.job("a", "sh", "-c", script, work=work))
+        result = hub.result("a")
+        said = hub.logs["a", 1].decode()
+        assert result["outcome"] == "succeeded", (result, said)
+        assert said.split("\n") == ["of the tree", "of the tree", str(NOBODY), "done", ""], said
+        assert sorted(one["path"] for one in result["files"]) == ["out/own/folder/deep/file", "out/own/new"]
+        hub.down()
+
+
+def archive(name: str, data: bytes) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        member = tarfile.TarInfo(name)
+        member.size = len(data)
+        tar.addfile(member, io.BytesIO(data))
+    return out.getvalue()
+
+
+def can(python: str) -> bool:
+    probe = [python, "-B", "-c", "import sys; sys.path.insert(0, sys.argv[1]); import worker.agent", str(ROOT)]
+    try:
+        return subprocess.run(probe, capture_output=True, user=NOBODY, group=NOBODY, extra_groups=[]).returncode == 0
+    except OSError:
+        return False
