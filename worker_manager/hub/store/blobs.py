@@ -6,7 +6,7 @@ the rows of `blob_refs`; while it is 0, `unused_ms` says since when.
 
 from collections.abc import Collection, Iterator, Sequence
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, case, delete, func, insert, select, update
 
 from worker_manager.hub.contract import Removed
 from worker_manager.hub.store.tables import blob_refs, blobs
@@ -17,6 +17,8 @@ _SIZE = select(blobs.c.size).where(blobs.c.sha256 == bindparam("digest"), blobs.
 _ANYONES = select(blobs.c.sha256).where(blobs.c.sha256 == bindparam("digest")).limit(1)
 _THIS = (blobs.c.sha256 == bindparam("digest"), blobs.c.owner == bindparam("whose"))
 _RENEW = update(blobs).where(*_THIS, blobs.c.unused_ms.is_not(None)).values(unused_ms=bindparam("at"))
+_LEFT = blobs.c.refs - bindparam("by")
+_RELEASED = update(blobs).where(*_THIS).values(refs=_LEFT, unused_ms=case((_LEFT <= 0, bindparam("at")), else_=None))
 _REFERRED = update(blobs).where(*_THIS).values(refs=blobs.c.refs + 1, unused_ms=None)
 _UNUSED = (
     select(blobs.c.sha256, blobs.c.owner, blobs.c.size)
@@ -82,12 +84,8 @@ def release(connection: Connection, now: int, number: int, tasks: Sequence[int])
         .where(*mine)
         .group_by(blob_refs.c.sha256, blob_refs.c.owner)
     ).all()
-    for sha256, owner, count in held:
-        left = blobs.c.refs - count
-        this = (blobs.c.sha256 == sha256, blobs.c.owner == owner)
-        connection.execute(update(blobs).where(*this).values(refs=left))
-        connection.execute(update(blobs).where(*this, blobs.c.refs <= 0).values(unused_ms=now))
     if held:
+        connection.execute(_RELEASED, [{"digest": row[0], "whose": row[1], "by": row[2], "at": now} for row in held])
         connection.execute(delete(blob_refs).where(*mine))
 
 

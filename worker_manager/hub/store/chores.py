@@ -108,6 +108,7 @@ def _stop_overdue(moves: Moves) -> None:
 
 # ---------------------------------------------------------------- retention
 
+FILES_LIKE_A_JOB = 20  # so many rows of kept files, with their blobs, take as long to remove as a job
 _OLD_JOBS = (
     select(jobs.c.id, jobs.c.tasks, jobs.c.state)
     .where(jobs.c.ended_ms.is_not(None), jobs.c.ended_ms < bindparam("before"), jobs.c.idx == WHOLE)
@@ -133,14 +134,16 @@ def purge(moves: Moves, limit: int) -> Purged:
 
 def _purge_jobs(moves: Moves, whole: list[tuple[int, int | None, str]], limit: int) -> tuple[int, bool]:
     """Each with its tasks, attempts and logs; of a long array only as many tasks as one step may take."""
-    removed = 0
+    removed, room = 0, limit
     for number, tasks, state in whole:
-        if removed >= limit:
+        if room <= 0:
             return removed, True
-        taken = _remove_rows(moves, number, limit - removed) if tasks else 0
-        removed += taken
-        if tasks and taken >= limit - removed + taken and _tasks_left(moves, number):
-            return removed, True
+        if tasks:
+            taken, weight = _remove_rows(moves, number, room)
+            removed, room = removed + taken, room - weight
+            if _tasks_left(moves, number):
+                return removed, True
+        room -= _weight(kept.count(moves.connection, number, [WHOLE]).get(WHOLE, 0))
         _forget_attempts(moves, number, [WHOLE])
         _untally(moves, number, tasks, state)
         moves.connection.execute(delete(jobs).where(jobs.c.id == number, jobs.c.idx == WHOLE))
@@ -159,17 +162,30 @@ def _untally(moves: Moves, number: int, tasks: int | None, state: str) -> None:
         moves.tally(of_tasks, -getattr(row, of_tasks))
 
 
-def _remove_rows(moves: Moves, number: int, most: int) -> int:
+def _weight(files: int) -> int:
+    """Of a job's row in one step, with those of what it has kept."""
+    return 1 + files // FILES_LIKE_A_JOB
+
+
+def _remove_rows(moves: Moves, number: int, most: int) -> tuple[int, int]:
+    """Tasks of an array, as many as one step may take. How many they were, and their weight."""
     found = (
         moves.connection.execute(select(jobs.c.idx).where(jobs.c.id == number, jobs.c.idx != WHOLE).limit(most))
         .scalars()
         .all()
     )
+    taken = weight = 0
     for start in range(0, len(found), 500):
-        part = list(found[start : start + 500])
+        part = []
+        files = kept.count(moves.connection, number, found[start : start + 500])
+        for task in found[start : start + 500]:
+            if weight < most:
+                part.append(task)
+                weight += _weight(files.get(task, 0))
         _forget_attempts(moves, number, part)
         moves.connection.execute(delete(jobs).where(jobs.c.id == number, jobs.c.idx.in_(part)))
-    return len(found)
+        taken += len(part)
+    return taken, weight
 
 
 def _tasks_left(moves: Moves, number: int) -> bool:

@@ -81,6 +81,13 @@ def _work(connection: Connection, number: int, idx: int) -> Mapping[str, Any]:
     return work
 
 
+def count(connection: Connection, number: int, tasks: Sequence[int]) -> dict[int, int]:
+    """Task → how many files it has kept, in all attempts; only of those that have."""
+    these = (job_files.c.id == number, job_files.c.idx.in_(tasks))
+    counted = select(job_files.c.idx, func.count()).where(*these).group_by(job_files.c.idx)
+    return {row[0]: row[1] for row in connection.execute(counted)}
+
+
 def forget(connection: Connection, number: int, tasks: Sequence[int]) -> None:
     """Retention takes these rows of a job."""
     connection.execute(delete(job_files).where(job_files.c.id == number, job_files.c.idx.in_(tasks)))

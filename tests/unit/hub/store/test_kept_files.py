@@ -130,6 +130,30 @@ def test_files_go_with_their_job_and_their_blobs_are_free_then(house: House) -> 
         house.store.list_files(name)
 
 
+def test_many_files_are_removed_in_several_small_steps(house: House) -> None:
+    (array,) = house.submit(keeping(array=4))
+    (plain,) = house.submit(keeping())
+    house.worker("w")
+    for number in range(60):
+        in_hub(house, "", str(number))
+    files = [in_hub(house, f"out/{number}", str(number)) for number in range(60)]
+    for _ in range(3):
+        for attempt in house.taken("w"):
+            house.end("w", attempt, files=files)
+    house.clock.advance(31 * DAY)
+    steps = []
+    while True:
+        purged = house.store.purge(5).result()
+        steps.append(purged.jobs)
+        if not purged.more:
+            break
+    assert (len(steps) >= 3, sum(steps)) == (True, 6)
+    assert len(house.store.unused_blobs(house.clock.now_ms() + 1, 100)) == 60
+    for gone in (array, plain, f"{array}-0"):
+        with pytest.raises(NotFound):
+            house.store.list_files(gone)
+
+
 def test_blobs_that_a_job_takes_must_be_its_owners_and_stay_with_it(house: House) -> None:
     in_hub(house, "", "mine")
     in_hub(house, "", "theirs", owner="bob")
