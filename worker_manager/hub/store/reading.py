@@ -180,6 +180,9 @@ def list_jobs(connection: Connection, wanted: JobFilter, verdicts: Verdicts) -> 
     found = [
         job_wire(row, specs[(row.id, row.idx)], counters.get(row.id) if row.tasks else None, verdicts) for row in shown
     ]
+    for wire in found:
+        for name in ("inputs", "outputs"):  # a thousand lines each: only one job at a time tells them
+            wire.pop(name, None)
     _tell_dependencies(connection, found)
     after = f"{shown[-1].id}.{shown[-1].idx}" if len(rows) > limit else None
     return found, after

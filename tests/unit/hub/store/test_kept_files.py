@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.unit.hub.store.house import House, job, sha
-from worker_manager.hub.contract import NewJob
+from worker_manager.hub.contract import JobFilter, NewJob
 from worker_manager.hub.refusals import Conflict, Gone, Invalid, NotFound, Unauthorized
 
 DAY = 86_400_000
@@ -42,7 +42,9 @@ def test_files_come_with_the_result_and_are_listed_by_path(house: House) -> None
     kept = house.store.kept_file(name, None, "out/b")
     assert kept is not None and (kept.size, kept.sha256, kept.at) == (1, sha("x"), f"blob:{sha('x')}")
     assert house.store.kept_file(name, None, "out") is None
-    assert house.store.get_job(name)["files"] == {"count": 4, "size": 4}
+    one = house.store.get_job(name)
+    assert (one["files"], len(one["outputs"])) == ({"count": 4, "size": 4}, 1)
+    assert "outputs" not in house.store.list_jobs(JobFilter())[0][0]
     assert left_out(house) == []
     with pytest.raises(Invalid):
         house.store.list_files(name, cursor="x")
