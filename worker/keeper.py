@@ -155,7 +155,7 @@ class Keeper:
         if self._limits is not None and self._limits.look_at is not None:
             waits.append(self._limits.look_at - now)
         if self._sharing is not None:
-            waits.append(self._sharing.due(self._queue.oldest if self._stuck else None) - now)
+            waits.append(self._sharing.due() - now)
         if self._lease_end is not None:
             waits.append(min(LEASE_CHECK_MS, self._lease_end - now))
         return max(0, min(waits)) if waits else -1000
@@ -255,7 +255,8 @@ class Keeper:
 
     def _heed_neighbours(self, sharing: Sharing, now: int) -> None:
         """The agent hears what they leave before it hears of a job that goes back for the lack of it."""
-        late = self._queue.waiting_since(sharing.patient_since(now)) if self._stuck else []
+        late = sharing.late(self._queue.lines() if self._stuck else (), now)
+        sharing.tell(now)
         offer = sharing.news(now, at_once=bool(late))
         if offer is not None:
             self._news.offer(offer)

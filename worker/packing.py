@@ -90,13 +90,9 @@ class Queue:
         self._alike.setdefault(asks, deque()).appendleft((0, item, since))
         self._count += 1
 
-    @property
-    def oldest(self) -> int | None:
-        """When the one came that waits for longest."""
-        return min((line[0][2] for line in self._alike.values()), default=None)
-
-    def waiting_since(self, before: int) -> list[Any]:
-        return [item for line in self._alike.values() for _, item, since in line if since <= before]
+    def lines(self) -> list[tuple[Asks, Deque[tuple[int, Any, int]]]]:
+        """Those that wait, alike by alike: (ticket, item, since)."""
+        return list(self._alike.items())
 
     def remove(self, item: Any, asks: Asks) -> None:
         kept = deque(entry for entry in self._alike.pop(asks) if entry[1] is not item)

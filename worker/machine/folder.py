@@ -16,12 +16,16 @@ import json
 import os
 import socket
 import stat
+import zlib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Mapping
 
 LARGEST_FILE = 64 * 1024
+PAGE = 4096  # what most need, set aside at the start: then a disk that is full later keeps nobody from saying more
+HEAD = 16  # checksum and length: a file is written where it stands, because another for each job costs ten times that
+LOOKS = 3  # at one that is being written at this moment
 MOST_NAMES = 500  # more is no crowd but mischief, and each look at it would take long
 DEFAULT = "/tmp/worker-manager-machine"  # noqa: S108  # made sticky, and checked
 
@@ -88,33 +92,54 @@ class Folder:
     def standing(self, name: str) -> Standing | None:
         """None where it makes no sense."""
         try:
-            handle = _open(self.file(name, "held"))
-            try:
-                wire = json.loads(os.read(handle, LARGEST_FILE))
-            finally:
-                os.close(handle)
+            wire = json.loads(self._said_by(name))
             return Standing(_amounts(wire["sees"]), _amounts(wire["holds"]), tuple(map(_id, wire["gpus"])))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
+    def _said_by(self, name: str) -> bytes:
+        """Raises OSError, ValueError."""
+        handle = _open(self.file(name, "held"))
+        try:
+            for _ in range(LOOKS):
+                text = os.pread(handle, LARGEST_FILE, 0)
+                said = text[HEAD : HEAD + int(text[8:HEAD])]
+                if int(text[:8], 16) == zlib.crc32(said):
+                    return said
+        finally:
+            os.close(handle)
+        raise ValueError("torn")
+
     # ------------------------------------------------------------ what we write
 
-    def write(self, name: str, standing: Standing) -> None:
-        """Whole at any moment. Raises OSError, and then what stood there stands."""
-        wire = {"sees": standing.sees, "holds": standing.holds, "gpus": standing.gpus}
-        self._put(name, "held", json.dumps(wire).encode(), keep=False)
+    def begin(self, name: str, standing: Standing) -> int:
+        """A descriptor by which it is written anew. Raises OSError."""
+        return self._put(name, "held", _record(standing).ljust(PAGE), lock=False)
+
+    def go_on(self, name: str) -> int:
+        """The same of what its agent began; -1 when it is not there."""
+        try:
+            return os.open(self.file(name, "held"), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return -1
+
+    def write(self, held: int, standing: Standing) -> None:
+        """Raises OSError; then nobody can read what stands there."""
+        record = _record(standing)
+        if os.pwrite(held, record, 0) < len(record):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
 
     def take_lock(self, name: str) -> int:
         """The descriptor of a lock that shows that we live; it is locked before anyone sees it. Raises OSError."""
-        return self._put(name, "lock", b"%d\n" % os.getpid(), keep=True)
+        return self._put(name, "lock", b"%d\n" % os.getpid(), lock=True)
 
-    def _put(self, name: str, kind: str, data: bytes, keep: bool) -> int:
+    def _put(self, name: str, kind: str, data: bytes, lock: bool) -> int:
         """By way of a name that nobody can have guessed: what stands under another's name cannot be replaced here."""
         new = self.file(name, "%s.new" % os.urandom(6).hex())
         file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             os.fchmod(file, 0o644)
-            if keep:
+            if lock:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.write(file, data) < len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), new)
@@ -123,8 +148,6 @@ class Folder:
             _unlink(new)
             os.close(file)
             raise
-        if not keep:
-            os.close(file)
         return file
 
     def remove(self, name: str) -> None:
@@ -210,6 +233,11 @@ def _open(path: str) -> int:
     return handle
 
 
+def _record(standing: Standing) -> bytes:
+    said = json.dumps({"sees": standing.sees, "holds": standing.holds, "gpus": standing.gpus}).encode()
+    return b"%08x%8d" % (zlib.crc32(said), len(said)) + said
+
+
 def _amounts(told: Mapping[str, int]) -> dict[str, int]:
     amounts = {str(name): int(count) for name, count in told.items()}
     if min(amounts.values(), default=0) < 0:
@@ -236,3 +264,11 @@ def _first_line(path: str) -> str:
             return file.readline().strip()
     except OSError:
         return ""
+
+
+def is_same(path: str, handle: int) -> bool:
+    try:
+        there, ours = os.lstat(path), os.fstat(handle)
+    except OSError:
+        return False
+    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)

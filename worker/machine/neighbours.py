@@ -11,7 +11,7 @@ import select
 import socket
 import sys
 
-from worker.machine.folder import Folder, NotShared, Short
+from worker.machine.folder import Folder, NotShared, Short, is_same
 from worker.machine.shares import Others, Part
 from worker.processes import boot_ms
 
@@ -31,11 +31,13 @@ class Neighbours:
         self._folder = Folder(folder)
         self._name = name
         self._lock = lock
+        self._held = self._folder.go_on(name)  # the descriptor of what we hold; -1 while it is not there
         self._part = part
         self._pids = b"%d %d\n" % (os.getppid(), os.getpid())
         self._troubles: dict[str, str] = {}  # what is in the way of taking anything, by its kind
         self._locked_since: int | None = None  # by another
         self._said = ""
+        self.untold = False
         self._unwritten = True
         self._others = Others()
         self._watched: dict[tuple[str, int], int] = {}  # (name, pid) → its pidfd, -1 when it has ended
@@ -63,7 +65,7 @@ class Neighbours:
                 return None
         finally:
             os.close(common)
-        self._folder.tell(list(self._others.pids))
+        self.untold = True
         return gpus
 
     def _locked(self) -> int | None:
@@ -95,6 +97,11 @@ class Neighbours:
     def give_back(self, asks: Asks, gpus: Sequence[str]) -> None:
         self._part.give_back(asks, gpus)
         self._write()
+        self.untold = True
+
+    def tell(self) -> None:
+        """The others that we have taken or given back."""
+        self.untold = False
         self._folder.tell(list(self._others.pids))
 
     def lose_gpu(self, gpu: str) -> None:
@@ -207,7 +214,10 @@ class Neighbours:
     def _write(self) -> bool:
         """What cannot be written down is not taken, and what was given back stays ours until it can."""
         try:
-            self._folder.write(self._name, self._part.standing())
+            if self._held < 0:
+                self._held = self._folder.begin(self._name, self._part.standing())
+            else:
+                self._folder.write(self._held, self._part.standing())
         except OSError as error:
             self._unwritten = True
             self._troubles["write"] = "%s cannot be written: %s" % (self._folder.path, error.strerror)
@@ -221,12 +231,15 @@ class Neighbours:
         try:
             self._folder = Folder(self._folder.path)
             lock = self._folder.file(self._name, "lock")
-            if not _is_same(lock, self._lock):
+            if not is_same(lock, self._lock):
                 old, self._lock = self._lock, self._folder.take_lock(self._name)
                 os.close(old)
             os.pwrite(self._lock, self._pids, 0)
             held = self._folder.file(self._name, "held")
-            self._unwritten = self._unwritten or not os.path.exists(held)
+            if self._held >= 0 and not is_same(held, self._held):
+                os.close(self._held)
+                self._held = -1
+            self._unwritten = self._unwritten or self._held < 0
             for path in (lock, held):
                 if os.path.exists(path):
                     os.utime(path)
@@ -270,11 +283,3 @@ def _pidfd(pid: int) -> int:
         return os.pidfd_open(pid)
     except (OSError, ValueError, AttributeError, OverflowError):
         return -1
-
-
-def _is_same(path: str, handle: int) -> bool:
-    try:
-        there, ours = os.lstat(path), os.fstat(handle)
-    except OSError:
-        return False
-    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)

@@ -34,7 +34,7 @@ class Seat:
         others = self._others()
         self.told = Told(self._folder.path, self.name, sees(found, shape, others.holds.get("disk", 0)))
         try:
-            self._folder.write(self.name, Standing(self.told.sees, {}, ()))
+            os.close(self._folder.begin(self.name, Standing(self.told.sees, {}, ())))
             self.lock = self._folder.take_lock(self.name)
         except OSError as error:
             self._folder.remove(self.name)

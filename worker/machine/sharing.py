@@ -13,10 +13,13 @@ from worker.packing import Room, Taken
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Iterable
+
     from worker.packing import Asks
 
 MOMENT_MS = 200  # that a job waits for a neighbour; giving it back costs the hub some of the same
 TRY_MS = 10  # until the lock of the folder is asked for again
+TELL_MS = 20
 NEWS_MS = 100  # neighbours that start and end many jobs are looked at, and their agents heard of, no oftener
 CLOSELY_MS, TROUBLED_MS = 5000, 1000
 RETURNED = "neighbours"
@@ -36,6 +39,10 @@ class SharedRoom(Room):
 
     def fits(self, asks: Asks) -> bool:
         return super().fits(asks) and self._neighbours.fits(asks)
+
+    def waits_for_neighbours(self, asks: Asks) -> bool:
+        """Of what does not start: not for an end of our own."""
+        return super().fits(asks)
 
     def take(self, asks: Asks) -> list[str]:
         """Raises Taken; then nothing is to be given back."""
@@ -65,10 +72,12 @@ class Sharing:
         self._told: dict[str, int] | None = None
         self._told_at = 0
         self._untold = True
+        self._tell_at = 0
         self._looked_at = 0
         self._look_at: int | None = None  # there was news
         self._closely_at = 0
         self._again_at = 0
+        self._late_at: int | None = None  # the next that waits goes back then
 
     def heard(self, now: int, waiting: bool) -> None:
         """A neighbour has taken, given back, come or gone. `waiting`: a job waits here for room."""
@@ -100,19 +109,37 @@ class Sharing:
         self._told, self._told_at, self._untold = offer, now, False
         return offer
 
-    def patient_since(self, now: int) -> int:
-        """Who waits for longer than since then goes back."""
-        return now - MOMENT_MS
+    def tell(self, now: int) -> None:
+        """The neighbours, who take nothing without a look of their own: so many jobs at once are one piece of news."""
+        if self._neighbours.untold and now >= self._tell_at:
+            self._tell_at = now + TELL_MS
+            self._neighbours.tell()
 
-    def due(self, waits_since: int | None) -> int:
-        """When `look` should come at the latest; or a job that waits since then goes back."""
+    def late(self, waiting: Iterable[tuple[Asks, Iterable[tuple[int, Any, int]]]], now: int) -> list[Any]:
+        """Of those that wait, as `Queue.lines` has them, those that have waited for neighbours long enough."""
+        self._late_at = None
+        late = []
+        for asks, line in waiting:
+            if not self.room.waits_for_neighbours(asks):
+                continue
+            for _, item, since in line:
+                if since + MOMENT_MS <= now:
+                    late.append(item)
+                elif self._late_at is None or since + MOMENT_MS < self._late_at:
+                    self._late_at = since + MOMENT_MS
+        return late
+
+    def due(self) -> int:
+        """When `look` should come at the latest, or `late`."""
         times = [self._closely_at]
         if self._look_at is not None:
             times.append(self._look_at)
+        if self._neighbours.untold:
+            times.append(self._tell_at)
         if self._untold:
             times.append(self._told_at + NEWS_MS)
-        if waits_since is not None:
-            times.append(waits_since + MOMENT_MS)
+        if self._late_at is not None:
+            times.append(self._late_at)
             if self._neighbours.locked_out:
                 times.append(self._again_at)
         return min(times)

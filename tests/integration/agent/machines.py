@@ -1,5 +1,7 @@
 """A machine that several real agents share, with a real hub."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,11 +56,16 @@ class Machine:
         """As one who comes or goes does."""
         Folder(str(self.common)).tell_all_but("")
 
-    def token(self) -> Path:
-        file = self.folder / "token"
-        file.write_text("secret")
-        file.chmod(0o600)
-        return file
+    def tries(self, name: str) -> str:
+        """What one says that cannot share the machine."""
+        token = self.folder / "token"
+        token.write_text("secret")
+        token.chmod(0o600)
+        told = [sys.executable, "-m", "worker", "--server", "http://127.0.0.1:1", "--token-file", str(token)]
+        told += ["--work-dir", str(self.folder / "work"), "--worker-id", name, "--isolation", "none"]
+        done = subprocess.run([*told, "--share", str(self.common)], capture_output=True, text=True, timeout=30)
+        assert done.returncode == 1
+        return done.stderr
 
     def task(self, cpus: int, memory: int, *command: str, on: str = "", **more: Any) -> str:
         """`on` the worker of that name, and no other."""

@@ -1,16 +1,16 @@
 """Workers that share a machine when one of them dies, stops or is none, and when the folder they share is spoilt."""
 
+import contextlib
 import fcntl
 import os
 import signal
-import subprocess
-import sys
 import time
 from typing import Any
 
 from tests import needs
 from tests.integration.agent.machines import Machine, machine, machine_of
 from tests.place import alive
+from worker.machine.folder import Folder, Standing
 
 __all__ = ["machine", "machine_of"]
 
@@ -83,7 +83,7 @@ def test_who_keeps_the_folder_locked_or_writes_rubbish_only_makes_the_others_off
     (machine.common / "stranger.held").write_text("I have it all")
     machine.tell()
     machine.reaches(w1=(0, 0))
-    (machine.common / "stranger.held").write_text('{"sees": {}, "holds": {"cpus": 30000}, "gpus": []}')
+    os.close(Folder(str(machine.common)).begin("stranger", Standing({}, {"cpus": 30_000}, ())))
     machine.tell()
     machine.reaches(w1=(2, 64))
     os.close(lock)
@@ -92,28 +92,22 @@ def test_who_keeps_the_folder_locked_or_writes_rubbish_only_makes_the_others_off
     assert machine.gone("stranger")
 
 
-def test_a_full_folder_lets_nothing_start_and_loses_nothing(machine: Machine) -> None:
+def test_a_folder_that_is_full_keeps_nobody_who_is_there_from_anything(machine: Machine) -> None:
     with needs.small_disk(machine.common, "1m"):
         machine.common.chmod(0o1777)
-        machine.workers("w1")
-        runs = machine.task(8, 16, *machine.gate("a"))
-        machine.runs_on(runs)
+        machine.workers("w1", "w2")
         filler = machine.common / "filler"
-        with filler.open("wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(b"x" * 4096)
-            except OSError:
-                pass
-        waits = machine.task(1, 1, "true")
-        machine.reaches(w1=(0, 0))
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(b"x" * 4096)
+        job = machine.task(8, 16, *machine.gate("a"), on="w1")
+        machine.runs_on(job)
+        machine.reaches(w1=(24, 48), w2=(24, 48))
+        refused = machine.tries("w3")
+        assert "--share" in refused and "No space left" in refused
         machine.open("a")
-        machine.runs_on(runs, "succeeded")
-        machine.eventually(lambda: machine.state(waits) == "queued", "the other to go back")
-        machine.reaches(w1=(0, 0))
-        filler.unlink()
-        machine.runs_on(waits, "succeeded")
-        machine.reaches(w1=(32, 64))
+        machine.runs_on(job, "succeeded")
+        machine.reaches(w1=(32, 64), w2=(32, 64))
         machine.end()
 
 
@@ -132,8 +126,5 @@ def test_each_gpu_goes_to_one_job(machine: Machine) -> None:
 def test_a_machine_that_cannot_be_shared_is_said(machine: Machine) -> None:
     machine.common.mkdir()
     machine.common.chmod(0o777)
-    told = [sys.executable, "-m", "worker", "--server", "http://127.0.0.1:1", "--token-file", str(machine.token())]
-    told += ["--work-dir", str(machine.folder / "work"), "--share", str(machine.common), "--isolation", "none"]
-    done = subprocess.run(told, capture_output=True, text=True, timeout=30)
-    assert done.returncode == 1
-    assert "--share" in done.stderr and "chmod 1777" in done.stderr
+    said = machine.tries("w1")
+    assert "--share" in said and "chmod 1777" in said

@@ -6,12 +6,13 @@ import select
 import signal
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from worker.machine.folder import MOST_NAMES, Folder, NotShared
+from worker.machine.folder import MOST_NAMES, Folder, NotShared, Standing
 from worker.machine.neighbours import Neighbours
 from worker.machine.seat import Seat, sees
 from worker.machine.shares import Part
@@ -71,6 +72,8 @@ def test_three_workers_of_32_cores_number_by_number(folder: Path) -> None:
     assert worker2.take(task(20, 40)) == []
     worker3 = worker(folder, "worker3")
     assert cores(worker3) == (4, 8)
+    for each in (worker1, worker2, worker3):
+        each.tell()
     quiet(worker1, worker2, worker3)
     worker1.close()  # has finished its task, and terminates
     assert news(worker2)
@@ -139,7 +142,7 @@ def test_who_holds_more_than_there_is_leaves_nothing_but_what_one_has(folder: Pa
     one, greedy = worker(folder, "a"), worker(folder, "b", cpus=10**9)
     assert one.take(task(4, 4)) == []
     assert greedy.take((("cpus", 10),)) == []
-    (folder / "b.held").write_text('{"sees": {}, "holds": {"cpus": 1000000000}, "gpus": []}')
+    Folder(str(folder)).begin("b", Standing({}, {"cpus": 10**9}, ()))
     one.look()
     assert cores(one) == (4, 64)
 
@@ -150,17 +153,16 @@ def test_who_holds_more_than_there_is_leaves_nothing_but_what_one_has(folder: Pa
 def test_of_whom_nothing_makes_sense_everything_is_held(folder: Path) -> None:
     one, other = worker(folder, "a"), worker(folder, "b")
     assert one.take(task(2, 2)) == []
-    good = (folder / "b.held").read_text()
-    lines = ("", "{", "[]", '{"sees": {}, "holds": {"cpus": "many"}, "gpus": 3}', "[" * 100_000, "\x00\xff")
-    for text in (
-        *lines,
-        '{"sees": {}, "holds": {"cpus": -5000}, "gpus": []}',
-        '{"sees": {}, "holds": {}, "gpus": [7]}',
-    ):
-        (folder / "b.held").write_text(text)
+    good = (folder / "b.held").read_bytes()
+    told = (b"{", b"[]", b"[" * 50_000, b"\x00\xff", b'{"sees": {}, "holds": {"cpus": "many"}, "gpus": 3}')
+    told += (b'{"sees": {}, "holds": {"cpus": -5000}, "gpus": []}', b'{"sees": {}, "holds": {}, "gpus": [7]}')
+    records = [b"%08x%8d" % (zlib.crc32(text), len(text)) + text for text in told]
+    half = good[:10] + good[10:].upper()
+    for record in (b"", b"none at all", b"-" * 100_000, half, good[:40], *records):
+        (folder / "b.held").write_bytes(record)
         one.look()
-        assert cores(one) == (2, 2), text
-    (folder / "b.held").write_text(good)
+        assert cores(one) == (2, 2), record[:60]
+    (folder / "b.held").write_bytes(good)
     one.look()
     assert cores(one) == (32, 64)
     other.close()
