@@ -1,5 +1,6 @@
 """Jobs go to workers that hold their inputs, and nobody waits for ever for it."""
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from tests.unit.hub.store.house import House, job, sha
 from worker.files import cache_scope, input_key
 from worker.protocol import Shape
-from worker_manager.hub.contract import NewJob
+from worker_manager.hub.contract import JobFilter, NewJob
 from worker_manager.hub.preference import MOST_PASSES, WINDOW
 
 CAN = Shape(cpus=1000, can=("inputs",))
@@ -155,3 +156,37 @@ def test_jobs_without_inputs_keep_their_order_whatever_is_held(house: House, hol
     stager(house, "w", holds=holds)
     house.submit(*[job(shape=CAN)] * 3)
     assert [next_of(house, "w") for _ in range(4)] == ["j1", "j2", "j3", "j4"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_is_held_each_job_runs_exactly_once(house: House, seed: int) -> None:
+    """Workers whose caches change all the time, jobs and arrays of several priorities that come in between."""
+    chance = random.Random(seed)  # noqa: S311  # no secret
+    digests = [sha(str(number)) for number in range(6)]
+    names = ["u", "v", "w"]
+    for name in names:
+        stager(house, name, cpus=4, holds=chance.sample(digests, 2))
+
+    def come() -> None:
+        wanted = chance.sample(digests, chance.randint(0, 3))
+        more = {"array": chance.choice([None, None, 3]), "priority": chance.choice([0, 0, 7])}
+        house.submit(needs(*wanted, **more))
+
+    seen: list[str] = []
+    house.submit(needs(digests[0], array=80), needs(digests[1]), needs(digests[2], array=20))
+    for step in range(10_000):
+        name = chance.choice(names)
+        taken = house.taken(name)
+        seen += [job for job, _ in taken]
+        house.end(name, *taken, run_ms=60_000)
+        if chance.random() < 0.2:
+            tells(house, name, chance.sample(digests, 3))
+        if step < 20:
+            come()
+        elif (
+            not house.group_counts() and not taken and not any(house.poll(each, ack=False)["assign"] for each in names)
+        ):
+            break
+    states = {one["id"]: one for one in house.store.list_jobs(JobFilter(limit=1000))[0]}
+    assert {one["state"] for one in states.values()} == {"succeeded"}
+    assert len(seen) == len(set(seen)) == sum((one["array"] or {"count": 1})["count"] for one in states.values())
