@@ -50,7 +50,7 @@ def place_of(options: "Options", work_dir: str) -> Tuple[Place, str]:
         return place, ""
     folder = options.cache_dir or _default_cache(work_dir, options.delete_work_dir)
     try:
-        disk, closed = _in_time(lambda: _look_at(folder)) if options.cache_dir else _look_at(folder)
+        disk, closed = _in_time(lambda: _made(folder)) if options.cache_dir else _look_above(folder)
     except OSError as error:
         return place, "%s cannot be used: %s" % (folder, error.strerror or error)
     if closed and options.job_user != "none":
@@ -59,11 +59,17 @@ def place_of(options: "Options", work_dir: str) -> Tuple[Place, str]:
     return place._replace(cache_dir=folder, cache_quota=quota), ""
 
 
-def _look_at(folder: str) -> Tuple[int, str]:
-    """The bytes of its disk, and what above it others cannot enter. It is there then: sandboxes hide it."""
+def _made(folder: str) -> Tuple[int, str]:
+    """Sandboxes can only hide what is there."""
     os.makedirs(folder, 0o700, exist_ok=True)
-    disk = os.statvfs(folder)
-    return disk.f_blocks * disk.f_frsize, first_closed(os.path.dirname(folder))
+    return _look_above(folder)
+
+
+def _look_above(folder: str) -> Tuple[int, str]:
+    """The bytes of its disk, and what above it others cannot enter."""
+    above = os.path.dirname(folder)
+    disk = os.statvfs(folder if os.path.isdir(folder) else above)
+    return disk.f_blocks * disk.f_frsize, first_closed(above)
 
 
 def _in_time(look: Callable[[], Tuple[int, str]]) -> Tuple[int, str]:

@@ -28,6 +28,7 @@ def test_workers_of_one_user_share_the_cache_beside_their_folders(work_dir: str)
     assert (place.work_dir, why) == (work_dir, "")
     assert place.cache_dir == str(Path(work_dir).parent / f"cache-{os.geteuid()}")
     assert place.cache_quota == disk.f_blocks * disk.f_frsize // 4
+    assert [each.name for each in Path(work_dir).parent.iterdir()] == ["w-1"], "not before there is something to keep"
 
 
 def test_a_worker_that_leaves_nothing_behind_has_its_own(work_dir: str) -> None:
