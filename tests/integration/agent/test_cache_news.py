@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,13 +20,14 @@ def web() -> Iterator[Web]:
 
 
 def test_the_next_job_goes_where_the_first_left_its_input_also_after_a_restart_of_the_hub(
-    hub: Any, join: Any, eventually: Any, web: Web
+    hub: Any, join: Any, eventually: Any, web: Web, tmp_path: Path
 ) -> None:
     token = hub.token("worker")
     inputs = [{"to": "in", "source": web.put("/in", DATA), "sha256": hashlib.sha256(DATA).hexdigest()}]
 
     def worker(name: str) -> None:
-        join(hub, token, "--worker-id", name, "--checkin-frequency-seconds", "200ms")
+        cache_dir = str(tmp_path / name)
+        join(hub, token, "--worker-id", name, "--cache-dir", cache_dir, "--checkin-frequency-seconds", "200ms")
         eventually(lambda: name in {one["id"] for one in hub.get("/v1/workers")["workers"]}, name)
 
     def cache(name: str) -> Any:
