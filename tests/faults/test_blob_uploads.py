@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from tests import needs
 from tests.faults.hubs import MortalHub
 from tests.faults.test_disk_full import fill
+from tests.faults.tracing import injected
 from tests.integration.blob_wire import Line, Sender, sha
 from tests.place import until
 from worker_manager.blob_client import BlobClient
 from worker_manager.errors import HubError, SourceUnavailable
+from worker_manager.hub.blobs.folder import SECOND
 from worker_manager.hub_client import HubClient
 
 MB = 1_000_000
@@ -85,6 +88,38 @@ def test_a_hub_killed_before_it_could_write_down_that_it_has_a_blob(mortal: Mort
     assert alice.get(digest).content == data
     assert not list((blobs / "partial").iterdir())
     assert [path.name for path in (blobs / digest[:2]).iterdir()] == [digest]
+
+
+@pytest.mark.parametrize(
+    ("call", "about"),
+    [
+        ("fdatasync", "unfinished"),
+        ("link,linkat", "unfinished"),
+        ("rename,renameat,renameat2", "second"),
+        ("fsync", "folder"),
+        ("unlink,unlinkat", "unfinished"),
+    ],
+)
+def test_a_hub_killed_at_a_step_of_giving_a_blob_its_name(mortal: MortalHub, call: str, about: str) -> None:
+    alice = Sender(mortal)
+    data = os.urandom(MB)
+    digest = sha(data)
+    assert alice.patch(digest, data[:1000], 0, len(data)).status_code == 204
+    blobs = mortal.state_dir / "blobs"
+    (unfinished,) = (blobs / "partial").iterdir()
+    folder = blobs / digest[:2]
+    folder.mkdir()
+    path = {"unfinished": unfinished, "second": folder / f"{SECOND}{unfinished.name}", "folder": folder}[about]
+    with injected(mortal.pid, f"{call}:signal=KILL", path=path), pytest.raises(requests.ConnectionError):
+        alice.patch(digest, data[1000:], 1000, len(data))
+    mortal.ended()
+    assert torn(mortal) == []
+    mortal.start()
+    if alice.head(digest).status_code != 200:
+        assert alice.offset(digest) == len(data), "all of it is there: it only has to be finished"
+        assert alice.patch(digest, b"", len(data), len(data)).status_code == 201
+    assert alice.get(digest).content == data
+    assert [path.name for path in folder.iterdir()] == [digest]
 
 
 def test_a_hub_killed_again_and_again_under_uploads_never_has_a_torn_one(mortal: MortalHub) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 PARTIAL = "partial"
 GROUPS = 256  # folders, by the first two digits
 ASIDE = ".gone-"
+SECOND = ".second-"
 MOST_KEPT_FREE = 2**30
 KEPT_FREE = 20  # one part in so many of the disk is left to the database and to others, at most MOST_KEPT_FREE
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -64,7 +65,7 @@ class BlobFolder:
         returns. Its unfinished name stays."""
         place = self._path(sha256)
         place.parent.mkdir(mode=0o700, exist_ok=True)
-        second = place.with_name(f".{name}")
+        second = place.with_name(f"{SECOND}{name}")
         second.unlink(missing_ok=True)
         try:
             os.link(self._partial / name, second)
@@ -82,13 +83,18 @@ class BlobFolder:
         self._path(sha256).unlink(missing_ok=True)
 
     def rested(self, group: int, before_ms: int) -> list[str]:
-        """The blobs of one of the GROUPS that have had their name since before then."""
+        """The blobs of one of the GROUPS that have had their name since before then. Second names of such an age, which
+        a crash has left, are removed."""
         found = []
         with contextlib.suppress(FileNotFoundError), os.scandir(self._folder / f"{group:02x}") as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):
-                    if is_digest(entry.name) and entry.stat(follow_symlinks=False).st_ctime_ns < before_ms * 10**6:
+                    if entry.stat(follow_symlinks=False).st_ctime_ns >= before_ms * 10**6:
+                        continue
+                    if is_digest(entry.name):
                         found.append(entry.name)
+                    elif entry.name.startswith(SECOND):
+                        Path(entry.path).unlink()
         return found
 
     def _path(self, sha256: str) -> Path:

@@ -134,15 +134,18 @@ def test_a_failed_flush_throws_away_what_nobody_can_be_sure_of(
     assert one.size == 0 and folder.unfinished() == []
 
 
-def test_only_names_of_blobs_are_strays(folder: BlobFolder, tmp_path: Path) -> None:
+def test_only_names_of_blobs_are_strays_and_second_names_go(folder: BlobFolder, tmp_path: Path) -> None:
     published(folder).discard()
     place = tmp_path / "blobs" / sha(TEXT)[:2]
-    (place / f".second-{sha(TEXT)}").touch()
+    second = place / f".second-{sha(TEXT)}"
+    second.touch()
     (place / "notes").touch()
     (tmp_path / "blobs" / "zz").mkdir()
     group = int(sha(TEXT)[:2], 16)
-    assert folder.rested(group, LATER) == [sha(TEXT)]
     assert folder.rested(group, 0) == folder.rested(group ^ 1, LATER) == []
+    assert second.exists()
+    assert folder.rested(group, LATER) == [sha(TEXT)]
+    assert not second.exists() and (place / "notes").exists()
 
 
 def test_some_of_the_disk_is_left_to_others(folder: BlobFolder, monkeypatch: pytest.MonkeyPatch) -> None:
