@@ -27,7 +27,12 @@ def injected(pid: int, *injections: str, path: Path | None = None) -> Iterator[N
         yield
     finally:
         tracer.terminate()
-        tracer.communicate()
+        try:
+            tracer.communicate(timeout=3)
+        except subprocess.TimeoutExpired:
+            # Where its process was killed under it, it now and then waits for a thread that it has lost sight of.
+            tracer.kill()
+            tracer.communicate()
 
 
 def _is_traced(pid: int) -> bool:
