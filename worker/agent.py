@@ -10,7 +10,7 @@ import select
 import sys
 import time
 from dataclasses import replace
-from typing import Any, Dict, List, Optional, Sequence, Set
+from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
 from worker import answers, client, here, orders
 from worker.connection import Unreachable
@@ -34,8 +34,8 @@ from worker.usage import Own
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from worker.checkpoints import Janitor
+    from worker.gpuwatch import GpuWatch
     from worker.notices.watch import Watch
-    from worker.nvml import Health
 
 POLL_SLACK_MS = 15_000  # beyond the time that the hub may let a poll wait
 POLL_PAUSE_MS = 100  # a hub that does not let a poll wait is not asked without a pause
@@ -90,8 +90,8 @@ class Agent:
         self._alive_at = now
         self._own = Own(work_dir)
         self._gpus = gpus
-        self._nvml: List[Any] = []  # once it was looked for
-        self._health: Optional["Health"] = None
+        self._gpus_known = False  # whether anybody tells of them
+        self._gpu_watch: Optional["GpuWatch"] = None
         self._shape = shape
         self._usage_ms = max(USAGE_MS, heartbeat_ms)
         self._usage_at = now + self._usage_ms - USAGE_LEAD_MS
@@ -146,6 +146,8 @@ class Agent:
         if self._runner is not None and self._runner.has_news:
             return 0
         times = [self._state.wake_at(now), self._alive_at + ALIVE_MS, self._usage_at]
+        if self._gpu_watch is not None and self._gpu_watch.due is not None:
+            times.append(self._gpu_watch.due)
         for line in (self._polls, self._reports):
             if line.busy:
                 times.append(line.deadline)
@@ -199,6 +201,7 @@ class Agent:
     def _send_what_is_due(self, now: int) -> None:
         if now >= self._usage_at:
             self._measure(now)
+        self._look_at_left_gpus(now)
         for line in (self._polls, self._reports):
             if line.busy and now >= line.deadline:
                 self._unreachable(line, Unreachable("no answer came in time"))
@@ -288,6 +291,9 @@ class Agent:
                 self._journal.say(order.event, order.facts)
             elif isinstance(order, orders.Exit):
                 self._exit = self._exit or order
+            elif isinstance(order, orders.LookAtGpus):
+                if self._gpu_watch is not None:
+                    self._gpu_watch.left(order.gpus, boot_ms())
             elif self._runner is not None:
                 _tell(self._runner, order)
 
@@ -355,31 +361,40 @@ class Agent:
             if self._gpus:
                 self._look_after_gpus(self._runner)
             own = self._own.now((os.getpid(), self._runner.keeper, self._runner.stager), now)
-            if self._gpus:
-                own["gpus"] = self._gpu_usage()
+            if self._gpu_watch is not None:
+                own["gpus"] = self._gpu_watch.usage()
             self._state.measured(own)
             self._runner.ask_usage()
 
     def _look_after_gpus(self, runner: Stages) -> None:
-        """One that is lost, or whose memory fails, goes out: its jobs go on, the next get others."""
-        if self._health is None:
-            return
-        for gpu, text in self._health.look():
+        """Where NVML tells; it is loaded once, and only for a worker with GPUs. One that is lost or fails goes out: its
+        jobs go on, the next get others."""
+        if not self._gpus_known:
+            from worker import gpuwatch
+
+            self._gpus_known = True
+            self._gpu_watch = gpuwatch.watch(self._gpus)
+            if self._gpu_watch is not None:
+                runner.check_gpus()
+        elif self._gpu_watch is not None:
+            self._lose_gpus(runner, self._gpu_watch.troubles())
+
+    def _lose_gpus(self, runner: Stages, out: Sequence[Tuple[str, str]]) -> None:
+        for gpu, text in out:
             self._gpus = [each for each in self._gpus if each != gpu]
             self._shape = replace(self._shape, gpus=max(0, self._shape.gpus - 1))
             self._journal("gpu-out", gpu=gpu, text=text, left=self._shape.gpus)
             runner.lose_gpu(gpu, self._shape)
             self._state.reshaped(self._shape.to_wire())
 
-    def _gpu_usage(self) -> List[List[Any]]:
-        """Where NVML tells; it is loaded once, and only for a worker with GPUs."""
-        from worker import nvml
-
-        if not self._nvml:
-            self._nvml.append(nvml.library())
-            if self._nvml[0] is not None:
-                self._health = nvml.Health(self._nvml[0], self._gpus)
-        return [] if self._nvml[0] is None else nvml.usage(self._nvml[0], self._gpus)
+    def _look_at_left_gpus(self, now: int) -> None:
+        watch = self._gpu_watch
+        if watch is None or self._runner is None or watch.due is None or now < watch.due:
+            return
+        free, out = watch.look(now)
+        for gpu in free:
+            self._runner.gpu_is_free(gpu)
+        self._lose_gpus(self._runner, out)
 
     # ------------------------------------------------------------ for people
 

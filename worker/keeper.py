@@ -70,7 +70,7 @@ class Keeper:
         self._roster = Roster(self._remover)
         self._news = News(channel, self._epoll, self._queue)
         self._pipes = Pipes(self._epoll, self._news)
-        self._starter = Starter(room, slots, self._pipes, env, nothing, self._limiter, self._isolator)
+        self._starter = Starter(room, slots, self._pipes, env, nothing, self._limiter, self._isolator, self._news)
         self._places = places
         self._limits: Limiter | None = None  # until a job needs one
         if places:
@@ -212,6 +212,14 @@ class Keeper:
 
     def _on_lose_gpu(self, gpu: str) -> None:
         self._room.lose_gpu(gpu)
+        self._starter.gpu_is_free(gpu)
+
+    def _on_check_gpus(self) -> None:
+        self._starter.checks_gpus = True
+
+    def _on_gpu_is_free(self, gpu: str) -> None:
+        self._starter.gpu_is_free(gpu)
+        self._stuck = False
 
     def _on_discard(self, paths: Iterable[str]) -> None:
         """Directories that were set aside, and are not needed any more."""

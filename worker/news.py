@@ -66,6 +66,10 @@ class News:
         self._messages.append(("offer", "", 0, amounts))
         self._send_by(boot_ms())
 
+    def left_gpus(self, gpus: list[str]) -> None:
+        self._messages.append(("gpus", "", 0, list(gpus)))
+        self._send_by(boot_ms())
+
     def hook(self, attempt: Attempt, facts: tuple[str, str, int, str]) -> None:
         """Which hook, what was wrong, how long it took, what it wrote."""
         self._messages.append(("hook", attempt.job, attempt.epoch, *facts))

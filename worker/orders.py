@@ -55,6 +55,12 @@ class HandBackBy(NamedTuple):
     text: str
 
 
+class LookAtGpus(NamedTuple):
+    """A job has left these: the next gets them when they are free."""
+
+    gpus: Sequence[str]
+
+
 class Say(NamedTuple):
     event: str
     facts: Mapping[str, Any]
@@ -65,4 +71,4 @@ class Exit(NamedTuple):
     reason: str
 
 
-Order = Union[Start, Recall, Cancel, EndAll, Extend, HandBackBy, Say, Exit]
+Order = Union[Start, Recall, Cancel, EndAll, Extend, HandBackBy, LookAtGpus, Say, Exit]

@@ -101,6 +101,12 @@ class Usage(NamedTuple):
     jobs: List[Tuple[str, int, int, int]]
 
 
+class GpusLeft(NamedTuple):
+    """A job has left these devices; none of them is given out before `gpu_is_free`."""
+
+    gpus: List[str]
+
+
 class Offered(NamedTuple):
     """What the neighbours on its machine leave to this worker has changed."""
 
@@ -114,7 +120,7 @@ class Offered(NamedTuple):
         return replace(has, machine=self.machine, custom=custom, **least)
 
 
-Event = Union[Started, Output, Ended, Usage, Progressed, Offered, Hooked]
+Event = Union[Started, Output, Ended, Usage, Progressed, Offered, Hooked, GpusLeft]
 
 
 class Asked(NamedTuple):
@@ -257,6 +263,13 @@ class Runner:
         self._tell("lose_gpu", gpu)
         self.resize(has)
 
+    def check_gpus(self) -> None:
+        """From now on each device that a job leaves is told (`GpusLeft`), and waits for `gpu_is_free` or `lose_gpu`."""
+        self._tell("check_gpus")
+
+    def gpu_is_free(self, gpu: str) -> None:
+        self._tell("gpu_is_free", gpu)
+
     def use_hooks(self, told: Mapping[str, Any]) -> None:
         """Before the first `start`; see `hooks.told.Hooks.for_keeper`."""
         self._tell("hooks", told)
@@ -326,6 +339,8 @@ class Runner:
         name, job, epoch = message[:3]
         if name == "output":
             return Output(job, epoch, message[3], message[4])
+        if name == "gpus":
+            return GpusLeft(message[3])
         if name == "hook":
             return Hooked(job, epoch, *message[3:])
         if name == "progress":

@@ -185,6 +185,12 @@ class Stages:
         self._runner.lose_gpu(gpu, has)
         self._recall_what_does_not_fit()
 
+    def check_gpus(self) -> None:
+        self._runner.check_gpus()
+
+    def gpu_is_free(self, gpu: str) -> None:
+        self._runner.gpu_is_free(gpu)
+
     def _recall_what_does_not_fit(self) -> None:
         for job in self._in(STAGING):
             misfits = self._runner.why_not(job.assignment)

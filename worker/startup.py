@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from worker.attempt import Attempt
     from worker.isolation.isolator import Isolator
     from worker.limits.limiter import Limiter
+    from worker.news import News
     from worker.packing import Room
     from worker.pipes import Pipes
     from worker.slots import Slots
@@ -94,8 +95,12 @@ class Starter:
         nothing: int,
         limiter: Callable[[], Limiter],
         isolator: Callable[[], Isolator],
+        news: News,
     ) -> None:
         self._room = room
+        self._news = news
+        self.checks_gpus = False
+        self._unchecked: set[str] = set()  # that jobs have left
         self._limiter = limiter
         self._isolator = isolator
         self._slots = slots
@@ -159,6 +164,22 @@ class Starter:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(attempt.gpus)
         return env
 
+    def _give_back(self, attempt: Attempt) -> None:
+        """Its share of the room; but GPUs wait until their memory is free, where somebody looks at it."""
+        if self.checks_gpus and attempt.gpus:
+            self._room.give_back(tuple(ask for ask in attempt.asks if ask[0] != "gpus"), [])
+            self._unchecked.update(attempt.gpus)
+            self._news.left_gpus(attempt.gpus)
+        else:
+            self._room.give_back(attempt.asks, attempt.gpus)
+        attempt.gpus = []
+
+    def gpu_is_free(self, gpu: str) -> None:
+        """Or lost: then the room keeps it to itself."""
+        if gpu in self._unchecked:
+            self._unchecked.remove(gpu)
+            self._room.give_back((("gpus", 1),), [gpu])
+
     def undo(self, attempt: Attempt) -> None:
         """It was not started after all, and may be tried again."""
         from worker import filling
@@ -168,8 +189,7 @@ class Starter:
     def take_back(self, attempt: Attempt, reusable: bool) -> None:
         """`reusable` False: a process may still hold its directory."""
         self._pipes.close(attempt)
-        self._room.give_back(attempt.asks, attempt.gpus)
-        attempt.gpus = []
+        self._give_back(attempt)
         if attempt.limits is not None:
             self._limiter().release(attempt)
         if attempt.way is not None:

@@ -25,10 +25,25 @@ from worker.held import Held
 from worker.hooks.told import FAILED as HOOK_FAILED
 from worker.intake import Intake, key_of
 from worker.lease import Lease
-from worker.orders import FAILED, OK, REFUSED, Cancel, EndAll, Exit, Extend, HandBackBy, Key, Order, Recall, Say, Start
+from worker.orders import (
+    FAILED,
+    OK,
+    REFUSED,
+    Cancel,
+    EndAll,
+    Exit,
+    Extend,
+    HandBackBy,
+    Key,
+    LookAtGpus,
+    Order,
+    Recall,
+    Say,
+    Start,
+)
 from worker.outbox import Outbox
 from worker.protocol import Assignment, Outcome, Phase, Polled, Registered, Report, Reported, Shape
-from worker.runner import Ended, Event, Hooked, Offered, Progressed, Started, Usage
+from worker.runner import Ended, Event, GpusLeft, Hooked, Offered, Progressed, Started, Usage
 from worker.terms import (
     FAREWELL_MS,
     KILL_GRACE_MS,
@@ -226,6 +241,8 @@ class State:
                 outbox.tell()
             elif isinstance(event, Usage):
                 outbox.usage = self._usage.of_jobs(event.jobs, now)
+            elif isinstance(event, GpusLeft):
+                orders.append(LookAtGpus(event.gpus))
             elif isinstance(event, Hooked):
                 orders.append(_said(event))
             elif isinstance(event, Started):

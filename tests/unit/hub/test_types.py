@@ -41,6 +41,10 @@ def test_limits_ask_for_a_worker_that_knows_them() -> None:
     saves = submit(checkpoint={"signal": "USR1", "grace": "2m"})
     assert saves.work == {"checkpoint": {"signal": "USR1", "grace_ms": 120_000}}
     assert saves.asks.can == ("checkpoint",)
+    assert submit(checkpoint={}, isolation="sandbox").asks.can == ("checkpoint", "sandbox")
+    assert submit(checkpoint={}, isolation="docker", image="a:1").asks.can == ("checkpoint", "docker")
+    with pytest.raises(ValidationError, match="apptainer"):
+        submit(checkpoint={}, isolation="apptainer", image="a.sif")
     job = submit(max_processes=20, max_files=64, cpu_affinity=True)
     assert job.work == {"max_processes": 20, "max_files": 64, "cpu_affinity": True}
     assert job.asks.can == ("cpu-affinity", "max-files", "max-processes")
