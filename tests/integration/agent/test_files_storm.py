@@ -10,8 +10,8 @@ from typing import Any
 
 from tests.integration.blob_wire import Sender
 
-JOBS, DEATHS = 40, 5  # no more than a job may go back without harm
-SCRIPT = "sleep 0.05; mkdir out; cat shared own > out/both; echo $WM_JOB > out/name"
+JOBS, DEATHS = 60, 5  # no more than a job may go back without harm
+SCRIPT = "sleep 0.2; mkdir out; cat shared own > out/both; echo $WM_JOB > out/name"
 
 
 def stager_of(pid: int) -> int:
