@@ -27,7 +27,8 @@ class Roster:
 
     def others(self) -> list[int]:
         """Children that are neither a running main process nor ours."""
-        ours = {self._remover.pid, *self.cleaners, *self.hooks}
+        own = (self._remover.pid,)
+        ours = {*own, *self.cleaners, *self.hooks} if self.cleaners or self.hooks else own
         return [pid for pid in self.children.now() if pid not in self.running and pid not in ours]
 
     def whose(self, pid: int) -> Attempt | None:

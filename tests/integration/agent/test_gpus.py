@@ -103,3 +103,25 @@ def test_an_xid_takes_a_gpu_out(fake_hub: Any, start_agent: Any, eventually: Any
     )
     assert {fake_hub.result(n)["outcome"] for n in "ab"} == {"succeeded"}
     assert {fake_hub.logs[n, 1].decode().strip() for n in "ab"} == {GPUS[0]}
+
+
+def test_among_neighbours_a_gpu_is_offered_again_when_its_memory_is_free(
+    fake_hub: Any, start_agent: Any, eventually: Any, tmp_path: Path
+) -> None:
+    flags = ("--share", str(tmp_path / "machine"))
+    start_agent(*flags, env={"CUDA_VISIBLE_DEVICES": GPUS[0], "PYTHONPATH": fake_of(tmp_path)})
+    eventually(lambda: any((r.get("usage") or {}).get("gpus") for r in fake_hub.reports), "a look at its GPU")
+
+    def offered() -> int:
+        shapes = [fake_hub.registrations[0]["shape"], *(r["shape"] for r in fake_hub.reports if r.get("shape"))]
+        return int(shapes[-1].get("gpus", 0))
+
+    asks = {"cpus": 100, "gpus": 1}
+    script = f"echo $(( 9 << 30 )) > {tmp_path}/used.new; mv {tmp_path}/used.new {tmp_path}/used"
+    fake_hub.assign(fake_hub.job("a", "sh", "-c", script, shape=asks))
+    assert fake_hub.result("a")["outcome"] == "succeeded"
+    (tmp_path / "used").unlink()
+    eventually(lambda: offered() == 1, "the GPU to be offered")
+    fake_hub.assign(fake_hub.job("b", "sh", "-c", "echo $CUDA_VISIBLE_DEVICES", shape=asks))
+    assert fake_hub.result("b")["outcome"] == "succeeded"
+    assert fake_hub.logs["b", 1].decode().strip() == GPUS[0]

@@ -199,3 +199,42 @@ def test_many_jobs_with_hooks(fake_hub: Any, start_agent: Any, tmp_path: Path) -
     fake_hub.assign(*(fake_hub.job(name, "true") for name in names))
     assert {fake_hub.result(name)["outcome"] for name in names} == {"succeeded"}
     assert sorted((tmp_path / "log").read_text().split()) == ["a"] * 40 + ["b"] * 40
+
+
+def test_hooks_see_what_comes_and_what_is_kept(hub: Any, join: Any, eventually: Any, tmp_path: Path) -> None:
+    data, log = tmp_path / "data", tmp_path / "log"
+    data.mkdir()
+    (data / "in").write_text("of the site")
+    before, after = (
+        f"cat $WM_JOB_DIR/in >> {log}; echo >> {log}",
+        f"cat $WM_JOB_DIR/out >> {log}; echo x > $WM_JOB_DIR/sum",
+    )
+    join(
+        hub,
+        hub.token("worker"),
+        *("--input-path", str(data), "--hook-before-job", before, "--hook-after-job", after),
+    )
+    inputs, outputs = [{"to": "in", "source": f"file://{data}/in"}], [{"glob": "out"}, {"glob": "sum"}]
+    job = hub.submit("sh", "-c", "echo made > out", inputs=inputs, outputs=outputs)
+
+    def ended() -> Any:
+        shown = hub.get(f"/v1/jobs/{job}")
+        return shown if shown["state"] in ("succeeded", "failed") else None
+
+    assert eventually(ended, "its end")["state"] == "succeeded"
+    assert log.read_text() == "of the site\nmade\n"
+    assert [row["path"] for row in hub.get(f"/v1/jobs/{job}/files")["files"]] == ["out", "sum"]
+
+
+def test_a_job_with_files_whose_hook_fails_goes_back_whole(fake_hub: Any, start_agent: Any, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "in").write_text("x")
+    start_agent("--input-path", str(data), "--hook-before-job", f"[ -e {tmp_path}/well ]")
+    work = {"inputs": [{"to": "in", "source": f"file://{data}/in"}]}
+    fake_hub.assign(fake_hub.job("a", "cat", "in", work=work))
+    assert fake_hub.result("a")["reason"] == "hook-failed"
+    (tmp_path / "well").touch()
+    fake_hub.assign(fake_hub.job("a", "cat", "in", epoch=2, work=work))
+    assert fake_hub.result("a", 2)["outcome"] == "succeeded"
+    assert fake_hub.logs["a", 2] == b"x"

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.orders import Cancel, EndAll, Exit, Extend, HandBackBy, Order, Recall, Say, Start
+from worker.orders import Cancel, EndAll, Exit, Extend, HandBackBy, LookAtGpus, Order, Recall, Say, Start
 from worker.outbox import Outbox
-from worker.runner import Ended, Started
+from worker.runner import Ended, GpusLeft, Hooked, Progressed, Started
 from worker.spool import Spool
 from worker.state import State
 from worker.terms import FAREWELL_MS, LAST_MARGIN_MS, LAST_STRETCH_MS, SETTLE_MS, SHAPE_MS, Terms, early
@@ -549,3 +549,60 @@ def test_nothing_starts_twice_and_every_job_taken_has_exactly_one_result(steps: 
     assert set(world.results) <= world.given
     if world.exit is None:
         assert set(world.starts) <= set(world.results)
+
+
+# ---------------------------------------------------------------- progress, hooks, GPUs
+
+
+def test_progress_of_what_is_held_is_told_and_of_nothing_else() -> None:
+    state = a_state()
+    assigned(state, "j1", "j2")
+    state.progressed("j1", 1, "staging", 10, 100, "")
+    state.happened([started("j2"), Progressed("j2", 1, 3, None, "files"), Progressed("j9", 1, 1, 2, "")], 5)
+    assert state.report(10)["progress"] == [["j1", 1, "staging", 10, 100, ""], ["j2", 1, "running", 3, None, "files"]]
+
+
+def test_what_has_ended_shows_no_progress() -> None:
+    state = a_state()
+    assigned(state, "j1")
+    state.happened([started("j1"), Progressed("j1", 1, 3, 4, ""), ended("j1")], 5)
+    assert "progress" not in state.report(10)
+
+
+def test_progress_alone_makes_a_report_but_not_more_than_one_a_second() -> None:
+    state = a_state()
+    assigned(state, "j1")
+    state.happened([started("j1")], 5)
+    exchange(state, 100)
+    state.happened([Progressed("j1", 1, 3, 4, "")], 200)
+    assert state.report_at() <= 200
+    exchange(state, 200)
+    state.happened([Progressed("j1", 1, 4, 4, "")], 300)
+    assert state.report_at() == 1200
+
+
+def test_hooks_that_fail_are_said_and_three_in_a_row_drain_the_worker() -> None:
+    state = a_state()
+    said = only(Say, state.happened([Hooked("j1", 1, "before-job", "ended with exit status 3", 20, "oh")], 5))
+    assert (said.event, said.facts["hook"], said.facts["text"]) == (
+        "hook-failed",
+        "before-job",
+        "ended with exit status 3",
+    )
+    said = only(Say, state.happened([Hooked("j1", 1, "after-job", "", 20, "hello")], 5))
+    assert (said.event, said.facts["output"], "text" in said.facts) == ("hook", "hello", False)
+    for name in ("j1", "j2", "j3"):
+        assert state.drain is None
+        result = {
+            "job": name,
+            "epoch": 1,
+            "outcome": "returned",
+            "reason": "hook-failed",
+            "text": "the hook before it …",
+        }
+        state.happened([Ended(result)], 10)
+    assert state.drain is not None and state.drain.reason == "black-hole"
+
+
+def test_gpus_that_a_job_has_left_are_looked_at() -> None:
+    assert only(LookAtGpus, a_state().happened([GpusLeft(["GPU-1"])], 5)).gpus == ["GPU-1"]
