@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Mapping, Optional, TypedDict
 
 MOST_KEPT = 10_000  # files that an attempt may keep; with more it has failed
 MOST_PATH = 1000  # bytes of UTF-8 in the path of one
+MOST_TOLD = 8 * 2**20  # bytes of a result that are about files: with others it has room in one report
 PUBLIC = "public"  # the part of a cache that is everybody's
 
 
@@ -61,6 +62,11 @@ def input_digest(one: Mapping[str, Any]) -> str:
     """Of what comes from an `Input`'s source, where it is known before it comes; else empty."""
     source = str(one.get("source") or "")
     return str(one.get("sha256") or "") or (source[5:] if source.startswith("blob:") else "")
+
+
+def told_bytes(path: str, at: str) -> int:
+    """How much of a report one kept file takes, or a little less than this."""
+    return 200 + sum(len(text) * (1 if text.isascii() else 6) for text in (path, at))
 
 
 class Grants(TypedDict, total=False):

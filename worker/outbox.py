@@ -17,7 +17,7 @@ LINGER_MS = 100  # how long results and starts wait for company while jobs wait 
 SHORT_LINGER_MS = 20  # and while none does
 LOG_LINGER_MS = 100
 FULL = 256 * 1024  # bytes of output that wait for nothing
-REPORT_BYTES = 1024 * 1024  # of output in one report
+REPORT_BYTES = 1024 * 1024  # of output, and of words about files, in one report
 REPORT_ENTRIES = 2000
 MEMORY = 4 * 2**20  # bytes of output kept in memory; what is beyond goes to the spool
 MISSING = b"\n[worker: %d bytes are missing here, because its disk could not keep them]\n"
@@ -172,6 +172,7 @@ class Outbox:
                 started.append(list(entry))
             else:
                 results.append(entry)
+                size += _of_files(entry)
         self._results -= len(results)
         self._seq += 1
         report: Report = {"session": self._session, "seq": self._seq, "running": running, "draining": draining}
@@ -217,6 +218,16 @@ class Outbox:
             return False
         del self.under_way["logs"]
         return True
+
+
+def _of_files(result: Result) -> int:
+    """Bytes that tell what it has kept."""
+    files = result.get("files")
+    if not files:
+        return 0
+    from worker.files import told_bytes
+
+    return sum(told_bytes(file["path"], file["at"]) for file in files)
 
 
 def _chunks(pieces: List[Piece]) -> List[LogChunk]:

@@ -5,7 +5,7 @@ import os
 import stat
 from typing import Any, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
 
-from worker.files import MOST_KEPT, MOST_PATH
+from worker.files import MOST_KEPT, MOST_PATH, MOST_TOLD, told_bytes
 from worker.staging.errors import Refused
 from worker.staging.patterns import Pattern, Where
 from worker.staging.stops import Stop
@@ -85,6 +85,7 @@ class _Walk:
         self._ours = tuple(path.rstrip("/") + "/" for path in ours if path)
         self.kept: List[Kept] = []
         self.counts = [0] * len(wished)
+        self._told = 0  # bytes of the result that tell of what is kept
         self.left_out: List[str] = []
         self.left_out_count = 0
 
@@ -120,6 +121,9 @@ class _Walk:
             return
         if len(self.kept) + len(fits) > MOST_KEPT:
             raise Refused("more than %d files are to be kept: let the job put them into an archive" % MOST_KEPT)
+        self._told += sum(told_bytes(path, self._wished[number].to + path) for number in fits)
+        if self._told > MOST_TOLD:
+            raise Refused("the names of all that is to be kept are too long: let the job put it into an archive")
         for number in fits:
             self.counts[number] += 1
         for to in dict.fromkeys(self._wished[number].to for number in fits):

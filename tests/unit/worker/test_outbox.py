@@ -1,11 +1,13 @@
 """What is owed to the hub leaves in order, in good time, and within bounds."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from worker import outbox as outboxes
+from worker.files import told_bytes
 from worker.outbox import LINGER_MS, LOG_LINGER_MS, SHORT_LINGER_MS, Outbox
 from worker.spool import Spool
 
@@ -180,3 +182,16 @@ def test_a_report_whose_output_is_refused_goes_again_with_its_results(tmp_path: 
     assert "logs" not in report
     assert report["results"]
     assert not outbox.without_output(), "there is nothing more to leave out"
+
+
+def test_results_that_tell_of_many_files_go_in_several_reports(tmp_path: Path) -> None:
+    outbox = an_outbox(tmp_path)
+    at = "s3://bucket/" + "p" * 400
+    for number in range(6):
+        files = [{"path": f"{number}/{n}", "size": 1, "sha256": "0" * 64, "at": at} for n in range(5000)]
+        outbox.result({**result(f"j{number}"), "files": files}, 100)
+    reports = drained(outbox)
+    assert [one["job"] for report in reports for one in report["results"]] == [f"j{number}" for number in range(6)]
+    assert len(reports) == 6
+    told = len(json.dumps(reports[0]["results"][0]))
+    assert told <= sum(told_bytes(file["path"], file["at"]) for file in reports[0]["results"][0]["files"])

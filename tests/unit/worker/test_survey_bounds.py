@@ -39,3 +39,12 @@ def test_a_path_that_the_hub_would_refuse_is_left_out(tmp_path: Path) -> None:
     assert all(is_safe_path(each.path) for each in found.kept)
     (said,) = found.left_out
     assert said.endswith("longer than 1000 bytes")
+
+
+def test_names_that_fill_a_report_by_themselves_are_refused(tmp_path: Path) -> None:
+    for number in range(2000):
+        os.mknod(tmp_path / f"{number}-{'ä' * 100}")
+    assert len(survey(str(tmp_path), wishes([{"glob": "*"}]), Stop()).kept) == 2000
+    far = [{"glob": "*", "to": f"s3://bucket/{'ö' * 600}/"}]
+    with pytest.raises(Refused, match="too long"):
+        survey(str(tmp_path), wishes(far), Stop())
