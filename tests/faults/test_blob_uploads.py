@@ -180,7 +180,7 @@ def test_a_disk_that_fills_up_in_the_middle_keeps_what_was_there(tmp_path: Path,
             filler = fill(disk)
             line.send(data[2 * MB :])
             status, text = line.answer()
-        assert status == 507 and "disk-full" in text
+        assert status == 507 and "disk-full" in text, text
         offset = alice.offset(digest)
         assert f"upload-offset: {offset}" in text.lower() and offset >= MB
         assert hub.get("/healthz", by=None) == {"status": "ok"}

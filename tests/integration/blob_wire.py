@@ -1,6 +1,7 @@
 """Blobs as a client of one owner speaks of them, and a line that can be cut in the middle of one."""
 
 import hashlib
+import re
 import select
 import socket
 import struct
@@ -82,10 +83,7 @@ class Line:
     def answer(self) -> tuple[int, str]:
         """(status, everything that came)."""
         text = b""
-        while b"\r\n\r\n" not in text:
-            block = self._socket.recv(65_536)
-            if not block:
-                break
+        while not _is_whole(text) and (block := self._socket.recv(65_536)):
             text += block
         return int(text.split(b" ")[1]) if text else 0, text.decode()
 
@@ -96,3 +94,9 @@ class Line:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._socket.close()
+
+
+def _is_whole(text: bytes) -> bool:
+    head, end, body = text.partition(b"\r\n\r\n")
+    declared = re.search(rb"content-length: *([0-9]+)", head.lower())
+    return bool(end) and len(body) >= (int(declared[1]) if declared else 0)
