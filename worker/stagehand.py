@@ -206,11 +206,15 @@ class Stagehand:
         """Send what waits here; False when some still does."""
         return self._channel is None or self._channel.flush()
 
-    def _leave(self, wait_ms: int) -> str:
-        """How it ended. The channel goes first: it takes that for the end."""
+    def let_go(self) -> None:
+        """Its channel goes: it takes that for the end. Nothing may be told any more."""
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+
+    def _leave(self, wait_ms: int) -> str:
+        """How it ended."""
+        self.let_go()
         status = self._reap(wait_ms)
         if os.WIFSIGNALED(status):
             return "the stager was ended by signal %d" % os.WTERMSIG(status)

@@ -215,6 +215,8 @@ class Stages:
 
     def close(self, wait_ms: int = 5000) -> None:
         """Keeper and stager are gone when it returns. May be repeated."""
+        if self._hand is not None:
+            self._hand.let_go()  # both end at the same time
         self._runner.close(wait_ms)
         if self._hand is not None:
             self._hand.close(wait_ms)

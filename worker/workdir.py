@@ -39,11 +39,11 @@ class WorkDir:
             raise WorkDirError("%s cannot be made: %s" % (self.jobs, error.strerror)) from None
 
     def close(self, delete: bool) -> None:
-        """Lets go of it; with `delete` nothing of it stays. What cannot be deleted stays."""
+        """Lets go of it; with `delete` nothing of it stays, its cache neither. What cannot be deleted stays."""
         if delete:
-            import shutil
+            from worker.cache.entries import remove_tree
 
-            shutil.rmtree(self.path, ignore_errors=True)
+            remove_tree(self.path)
         os.close(self._lock)
 
 

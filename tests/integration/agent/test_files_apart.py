@@ -210,18 +210,21 @@ def test_an_agent_without_rights_moves_files_too(
     echo more >> own/folder/deep/file && touch own/new && mkdir out && mv own out/own && touch a/b/new && echo done
     """
     work = {"inputs": inputs, "outputs": [{"glob": "out/", "to": "s3://b/"}]}
-    for number, flags in enumerate(((), ("--no-cache",))):
+    for number, flags in enumerate(((), ("--no-cache",), ("--delete-work-dir-on-exit",))):
         hub = fake_hub if not number else FilesHub(web)
         if number:
             hub.up()
-        start_agent(*flags, "--isolation", "none", "--server", hub.url, program=program, worker=f"w-{number}")
+        agent = start_agent(*flags, "--isolation", "none", "--server", hub.url, program=program, worker=f"w-{number}")
         hub.assign(hub.job("a", "sh", "-c", script, work=work))
         result = hub.result("a")
         said = hub.logs["a", 1].decode()
         assert result["outcome"] == "succeeded", (result, said)
         assert said.split("\n") == ["of the tree", "of the tree", str(NOBODY), "done", ""], said
         assert sorted(one["path"] for one in result["files"]) == ["out/own/folder/deep/file", "out/own/new"]
+        agent.process.terminate()
+        assert agent.exit_code() == 0
         hub.down()
+    assert not agent.work_dir.exists(), "nor does its cache stay"
 
 
 def archive(name: str, data: bytes) -> bytes:
