@@ -22,11 +22,13 @@ class Memory:
         self.learn(ids)
 
     def learn(self, ids: Sequence[str]) -> None:
-        """How little can be in use; to be called now and then."""
+        """How little can be in use; to be called now and then. Who holds it is only asked when there is news in it."""
         for each in ids:
-            held = self._unowned(each)
-            if held is not None:
-                self._least[each] = min(held, self._least.get(each, held))
+            used = self._used(each)
+            if used is not None and used < self._least.get(each, used + 1):
+                held = self._unowned(each)
+                if held is not None:
+                    self._least[each] = min(held, self._least.get(each, held))
 
     def begin(self, ids: Sequence[str], now: int) -> None:
         """A job has left these."""
@@ -59,18 +61,27 @@ class Memory:
 
     def _unowned(self, each: str) -> Optional[int]:
         """Bytes in use that no listed process holds; None when that is not told."""
-        nvml = self._nvml
+        used = self._used(each)
+        if used is None:
+            return None
+        held = self._held_by_processes(each)
+        return None if None in held else max(0, used - sum(part or 0 for part in held))
+
+    def _used(self, each: str) -> Optional[int]:
         try:
-            handle = nvml.nvmlDeviceGetHandleByUUID(each.encode())
-            used = int(nvml.nvmlDeviceGetMemoryInfo(handle).used)
+            handle = self._nvml.nvmlDeviceGetHandleByUUID(each.encode())
+            return int(self._nvml.nvmlDeviceGetMemoryInfo(handle).used)
         except self._cannot:
             return None
+
+    def _held_by_processes(self, each: str) -> List[Optional[int]]:
+        """Of each that is listed; None for one of which it is not told."""
         processes: Dict[int, Optional[int]] = {}
         for list_of in ("nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetGraphicsRunningProcesses"):
             try:
-                found = getattr(nvml, list_of)(handle)
+                handle = self._nvml.nvmlDeviceGetHandleByUUID(each.encode())
+                found = getattr(self._nvml, list_of)(handle)
             except self._cannot:
                 continue  # a slice, for one of both
             processes.update({process.pid: process.usedGpuMemory for process in found})
-        held = list(processes.values())
-        return None if None in held else max(0, used - sum(each or 0 for each in held))
+        return list(processes.values())

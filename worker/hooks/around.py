@@ -56,7 +56,7 @@ class Around:
         self.after: str = told["after"]
         self._limit_ms: int = told["limit_ms"]
         self._env = told["env"]
-        self._work_dir = work_dir
+        self._folder = self._env.get("WM_WORK_DIR") or work_dir
         self._epoll = epoll
         self._roster = roster
         self._news = news
@@ -72,7 +72,7 @@ class Around:
         line = self.before if hook == BEFORE else self.after
         run.pipe, theirs = os.pipe2(os.O_CLOEXEC)
         try:
-            os.chdir(self._work_dir)
+            os.chdir(self._folder)
             run.pid = processes.spawn(shell(line), env_of_job(self._env, attempt, hook), self._nothing, theirs)
         except BaseException:
             os.close(run.pipe)

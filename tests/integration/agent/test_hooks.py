@@ -1,5 +1,6 @@
 """The hooks of whoever runs a worker, with real agents, keepers and shells."""
 
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def test_a_worker_can_be_stopped_while_it_starts(
 
 
 def test_around_each_job(fake_hub: Any, start_agent: Any, tmp_path: Path) -> None:
-    tell = TELL.format(tmp_path) + f"; ls $WM_JOB_DIR >> {tmp_path}/files"
+    tell = TELL.format(tmp_path) + f"; pwd >> {tmp_path}/where; ls $WM_JOB_DIR >> {tmp_path}/files"
     agent = start_agent("--hook-before-job", tell + "; touch $WM_JOB_DIR/made", "--hook-after-job", tell)
     script = "ls; touch result; exit 7"
     fake_hub.assign(fake_hub.job("a", "/bin/sh", "-c", script, env={"PASSWORD": "p", "WM_JOB": "x", "WM_HOOK": "y"}))
@@ -71,6 +72,7 @@ def test_around_each_job(fake_hub: Any, start_agent: Any, tmp_path: Path) -> Non
     assert (after["WM_OUTCOME"], after["WM_EXIT_CODE"]) == ("failed", "7")
     assert before["WM_JOB_DIR"] == after["WM_JOB_DIR"]
     assert (tmp_path / "files").read_text().split() == ["made", "result"]
+    assert (tmp_path / "where").read_text().split() == [str(agent.work_dir)] * 2
     assert agent.said("hook-failed") == []
 
 
@@ -183,6 +185,19 @@ def test_when_an_agent_is_killed_its_hook_goes_too(
     fake_hub.assign(fake_hub.job("a", "true"))
     eventually(pid_file.exists, "the hook")
     agent.process.kill()
+    eventually(lambda: not Path("/proc", pid_file.read_text().strip()).exists(), "its end")
+
+
+def test_when_a_keeper_is_killed_its_hook_goes_too(
+    fake_hub: Any, start_agent: Any, eventually: Any, tmp_path: Path
+) -> None:
+    pid_file = tmp_path / "pid"
+    agent = start_agent("--hook-before-job", f"echo $$ > {pid_file}.new; mv {pid_file}.new {pid_file}; exec sleep 600")
+    fake_hub.assign(fake_hub.job("a", "true"))
+    eventually(pid_file.exists, "the hook")
+    (keeper,) = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
+    os.kill(int(keeper), signal.SIGKILL)
+    assert fake_hub.result("a")["reason"] == "keeper-died"
     eventually(lambda: not Path("/proc", pid_file.read_text().strip()).exists(), "its end")
 
 
