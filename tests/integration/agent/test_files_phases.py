@@ -278,6 +278,28 @@ def test_what_a_killed_stager_was_sending_is_sent_again(
     nothing_is_left(agent, eventually)
 
 
+def test_a_stager_that_hangs_holds_up_nobody(fake_hub: FilesHub, start_agent: Any, web: Web, eventually: Any) -> None:
+    """Reports go, other jobs run, a cancel counts at once, and the worker leaves."""
+    agent = start_agent()
+    web.gate("/slow")
+    fake_hub.assign(fake_hub.with_files("a", "true", web.put("/slow", BIG)))
+    web.until_waiting("/slow")
+    (stager,) = stagers(agent)
+    os.kill(stager, signal.SIGSTOP)
+    many = [fake_hub.with_files(f"b{number}", "true", web.url("/slow?" + "x" * 4000)) for number in range(200)]
+    fake_hub.assign(*many)
+    fake_hub.assign(fake_hub.job("plain", "true"))
+    assert fake_hub.result("plain")["outcome"] == "succeeded"
+    reports = len(fake_hub.reports)
+    eventually(lambda: len(fake_hub.reports) > reports + 2, "heartbeats")
+    fake_hub.tell(cancel=[{"job": "a", "epoch": 1}, {"job": "b7", "epoch": 1}])
+    assert {fake_hub.result(name)["outcome"] for name in ("a", "b7")} == {"cancelled"}
+    agent.process.terminate()
+    assert fake_hub.result("b199")["outcome"] == "returned"
+    assert agent.exit_code() == 0
+    assert not is_there(stager)
+
+
 def test_a_stager_that_is_killed_again_and_again_is_given_up(
     fake_hub: FilesHub, start_agent: Any, web: Web, eventually: Any
 ) -> None:
