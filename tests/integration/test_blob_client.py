@@ -103,6 +103,17 @@ def test_a_file_goes_there_and_comes_back(alice: Sender, mine: BlobClient, tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["back", "file"]
 
 
+def test_a_file_goes_there_and_comes_back_over_tls(start_hub: Any, tmp_path: Path) -> None:
+    hub = start_hub(tls="own")
+    token = Path(hub.state_dir / "tokens" / "operator.token")
+    pinned = BlobClient(HubClient(hub.url, token_file=token, fingerprint=hub.found.fingerprint))
+    trusting = BlobClient(HubClient(hub.url, token_file=token, ca=hub.found.ca))
+    (tmp_path / "file").write_bytes(os.urandom(5 * MB))
+    sent = pinned.upload(tmp_path / "file")
+    assert trusting.download(sent.sha256, tmp_path / "back") == sent
+    assert (tmp_path / "back").read_bytes() == (tmp_path / "file").read_bytes()
+
+
 def test_what_is_there_is_not_sent_again(alice: Sender, tmp_path: Path) -> None:
     data = os.urandom(3 * MB)
     (tmp_path / "file").write_bytes(data)

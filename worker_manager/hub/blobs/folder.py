@@ -15,6 +15,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from worker_manager.errors import StoreError
+
 PARTIAL = "partial"
 GROUPS = 256  # folders, by the first two digits
 ASIDE = ".gone-"
@@ -43,7 +45,10 @@ class BlobFolder:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._partial = folder / PARTIAL
-        self._partial.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self._partial.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{folder} cannot hold the files of jobs: {error.strerror or error}") from None
 
     # ------------------------------------------------------------ whole ones
 

@@ -6,6 +6,7 @@ The key never leaves the state directory, and no backup has it: a hub that was r
 import hashlib
 import hmac
 import json
+import logging
 import os
 import secrets
 from base64 import urlsafe_b64encode
@@ -21,6 +22,8 @@ from worker_manager.hub.types import Number, Query, Short
 
 FILE = "blob-grants.key"
 KEY_BYTES = 32
+
+log = logging.getLogger("worker_manager.hub")
 
 May = Literal["GET", "PATCH"]
 
@@ -75,7 +78,8 @@ def _refused(code: str, detail: str) -> Problem:
 
 
 def key_in(state_dir: Path) -> bytes:
-    """Made at the first start. One that is damaged is replaced: what it signed is good for minutes only."""
+    """Made at the first start. One that is damaged, or cannot be kept, is replaced: what it signed is good for minutes
+    only."""
     path = state_dir / FILE
     try:
         key = path.read_bytes()
@@ -84,10 +88,17 @@ def key_in(state_dir: Path) -> bytes:
     except FileNotFoundError:
         pass
     key = secrets.token_bytes(KEY_BYTES)
+    try:
+        _keep(key, path)
+    except OSError as error:
+        log.warning("the key of signed addresses cannot be kept, so they end with this hub: %s", error)
+    return key
+
+
+def _keep(key: bytes, path: Path) -> None:
     unfinished = path.with_name(f".{FILE}.{os.getpid()}")
     unfinished.unlink(missing_ok=True)
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(key)
     unfinished.replace(path)
-    return key

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.hub.store.house import sha
+from worker_manager.errors import StoreError
 from worker_manager.hub.blobs.folder import BlobFolder, is_digest
 from worker_manager.hub.blobs.upload import READ_BYTES, Upload
 
@@ -159,6 +160,12 @@ def test_some_of_the_disk_is_left_to_others(folder: BlobFolder, monkeypatch: pyt
     assert folder.room() == 0
     disk(free_mib=10_000, all_mib=1_000_000)
     assert folder.room() == (10_000 - 1024) * 2**20
+
+
+def test_a_place_that_cannot_hold_them_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="cannot hold the files of jobs: Not a directory"):
+        BlobFolder(tmp_path / "file" / "blobs")
 
 
 @pytest.mark.parametrize("text", ["", "a" * 63, "a" * 65, "A" * 64, "g" * 64, "../" + "a" * 61, "a" * 64 + "\n"])

@@ -75,6 +75,11 @@ def test_it_is_good_until_its_instant(grants: Grants, clock: ManualClock) -> Non
     assert refused(grants, "GET", DIGEST, query) == "grant-expired"
 
 
+def test_a_key_that_cannot_be_kept_is_good_while_the_hub_runs(tmp_path: Path) -> None:
+    key = key_in(tmp_path / "nowhere")
+    assert len(key) == 32 and key_in(tmp_path / "nowhere") != key
+
+
 def test_the_key_is_private_kept_and_replaced_when_damaged(tmp_path: Path) -> None:
     key = key_in(tmp_path)
     file = tmp_path / FILE
