@@ -112,6 +112,24 @@ def test_only_who_may_see_the_job_sees_its_files(kept: Kept) -> None:
     assert kept.hub.call("GET", "/v1/jobs/j999999/files", by=kept.alice).status_code == 404
 
 
+def test_an_answer_has_room_for_so_many_files_and_the_rest_is_asked_for_by_itself(kept: Kept) -> None:
+    first = kept.job({"one": b"x"})
+    (blob,) = kept.hub.get(f"/v1/jobs/{first}/files", by=kept.alice)["files"]
+    many = []
+    for _ in range(2):
+        name = kept.hub.submit("true", by=kept.alice, outputs=[{"glob": "**"}])
+        assignment = kept.worker.take()
+        kept.worker.finish(assignment, files=[{**blob, "path": f"out/{number}"} for number in range(6000)])
+        many.append(f"job:{name}/out")
+    kept.hub.submit("true", by=kept.alice, inputs=[{"from": source, "to": f"{n}"} for n, source in enumerate(many)])
+    assignment = kept.worker.take()
+    one, other = kept.ask(assignment, get=many)["get"]
+    assert (len(one["files"]), other["refused"]["code"]) == (6000, "ask-again")
+    (other,) = kept.ask(assignment, get=many[1:])["get"]
+    assert len(other["files"]) == 6000
+    kept.worker.finish(assignment)
+
+
 # ---------------------------------------------------------------- object storage
 
 

@@ -15,6 +15,7 @@ HEX = frozenset("0123456789abcdef")
 MOST_FILES = 1_000_000
 AT_ONCE = 500  # sources of one question
 PASSING = ("storage-unavailable",)  # codes of refusals
+AGAIN = "ask-again"  # likewise: there was no room for it beside what else was asked
 NONSENSE = "what the hub answers makes no sense"
 
 
@@ -106,13 +107,16 @@ class Book:
         # One that has ended before it came tells of clocks that differ: then a 403 tells when to ask again.
         until = until if until > now + 2 * MARGIN_MS else now + 60_000
         for source, each in zip(sources, given):  # noqa: B905  # Python 3.9; their lengths are the same
+            if each is None:
+                continue
             if isinstance(each, Refused):
                 raise each
             self._known[source] = each
             self._until[source] = until
 
 
-Answer = Tuple[List[Union[List[Part], Refused]], int]  # in the order of the sources, and until when
+# In the order of the sources, and until when. None: to be asked for by itself.
+Answer = Tuple[List[Union[List[Part], Refused, None]], int]
 Read = Callable[[Dict[str, Any]], Answer]
 
 
@@ -121,13 +125,18 @@ def read(sources: Sequence[str], answer: Dict[str, Any]) -> Answer:
     given, until = answer.get("get"), answer.get("until_ms")
     if not isinstance(given, list) or len(given) != len(sources) or not is_amount(until):
         raise BrokeOff(NONSENSE)
-    found: List[Union[List[Part], Refused]] = []
+    found: List[Union[List[Part], Refused, None]] = []
     for source, each in zip(sources, given):  # noqa: B905  # as long as each other
         try:
-            found.append(parts_of(source, each))
+            found.append(None if len(sources) > 1 and _is_to_be_asked_again(each) else parts_of(source, each))
         except Refused as error:
             found.append(error)
     return found, int(until or 0)
+
+
+def _is_to_be_asked_again(told: Any) -> bool:
+    refused = told.get("refused") if isinstance(told, dict) else None
+    return isinstance(refused, dict) and refused.get("code") == AGAIN
 
 
 def parts_of(source: str, told: Any) -> List[Part]:

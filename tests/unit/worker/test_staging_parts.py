@@ -185,6 +185,21 @@ def test_what_the_hub_refuses_and_what_may_pass() -> None:
         Book(lambda _, read: read({"get": [{"files": []}], "until_ms": 5}), lambda: 0).parts("s")
 
 
+def test_what_had_no_room_in_an_answer_is_asked_for_by_itself() -> None:
+    asked: list[list[str]] = []
+
+    def ask(what: dict[str, Any], read: Callable[[dict[str, Any]], Any]) -> Any:
+        asked.append(what["get"])
+        again = {"refused": {"code": "ask-again", "text": "full"}}
+        (one,) = answer()["get"]
+        return read({"get": [one if not n else again for n in range(len(what["get"]))], "until_ms": 5})
+
+    book = Book(ask, lambda: 0)
+    book.learn(["a", "b", "c"])
+    assert [len(book.parts(source)) for source in ("a", "b", "c")] == [1, 1, 1]
+    assert asked == [["a", "b", "c"], ["b"], ["c"]]
+
+
 def test_a_mark_counts_only_without_a_digest() -> None:
     (parts,), _ = read(["s"], answer(tag="t", sha256=DIGEST))
     assert isinstance(parts, list) and (parts[0].identity, parts[0].source.tag) == (DIGEST, "")

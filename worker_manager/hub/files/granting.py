@@ -1,7 +1,8 @@
 """What a worker is given for the inputs and outputs of an attempt: addresses that are good for a quarter of an hour.
 
 Each question is answered by itself: with addresses, or with `{refused: {code, text}}`. Codes that may pass by
-themselves: `storage-unavailable`. The others want something done, and the text says what.
+themselves: `storage-unavailable`, and `ask-again` for what had no room in an answer, or no time. The others want
+something done, and the text says what.
 """
 
 import asyncio
@@ -20,6 +21,9 @@ from worker_manager.hub.storages.base import Address, Object, Storage, StorageRe
 
 LIFE_MS = 15 * 60_000
 MOST_FILES = 10_000  # below one source
+FULL = 10_000  # files in an answer: what is asked beyond them is to be asked again
+AT_A_TIME = 8
+LONG_S = 15.0  # after which no further question is begun with
 LONGEST_KEY = 1024
 
 Answer = dict[str, Any]
@@ -29,6 +33,10 @@ class Refused(Exception):
     def __init__(self, code: str, text: str) -> None:
         super().__init__(text)
         self.answer: Answer = {"refused": {"code": code, "text": text}}
+
+
+AGAIN = Refused("ask-again", "the answer is full: ask for this by itself")
+LATE = Refused("storage-unavailable", "the storages answer slowly: ask again")
 
 
 class Granting:
@@ -43,9 +51,24 @@ class Granting:
         self.until_ms = hub.clock.now_ms() + LIFE_MS
 
     async def all(self, get: Sequence[str], put: Sequence[Mapping[str, Any]]) -> files.Granted:
-        got = asyncio.gather(*(self._answered(self._get(each)) for each in get))
-        sent = asyncio.gather(*(self._answered(self._put(each)) for each in put))
-        return {"get": list(await got), "put": list(await sent), "until_ms": self.until_ms}
+        got = await self._in_turn([lambda each=each: self._get(each) for each in get], AGAIN)  # type: ignore[misc]
+        sent = await self._in_turn([lambda each=each: self._put(each) for each in put], LATE)  # type: ignore[misc]
+        return {"get": got, "put": sent, "until_ms": self.until_ms}
+
+    async def _in_turn(self, questions: Sequence[Callable[[], Awaitable[Answer]]], rest: Refused) -> list[Answer]:
+        """Some at a time, until the answer is full or took long; the first of them are always answered."""
+        answers: list[Answer] = []
+        files, until = 0, self._hub.loop.time() + LONG_S
+        for start in range(0, len(questions), AT_A_TIME):
+            part = questions[start : start + AT_A_TIME]
+            if start and (files >= FULL or self._hub.loop.time() > until):
+                answers += [rest.answer] * len(part)
+                continue
+            found = await asyncio.gather(*(self._answered(ask()) for ask in part))
+            for place, each in enumerate(found):
+                files += len(each.get("files", ()))
+                answers.append(each if files <= FULL or not start + place else rest.answer)
+        return answers
 
     async def _answered(self, answer: Awaitable[Answer]) -> Answer:
         try:
