@@ -100,6 +100,11 @@ def test_tls_with_the_own_authority_is_verified_and_pinned(start_hub: Any) -> No
     assert hashlib.sha256(shown).hexdigest() == live.found.fingerprint
 
 
+def test_files_that_would_go_before_their_jobs_come_are_refused(tmp_path: Any) -> None:
+    with pytest.raises(discovery.HubDidNotStart, match=r"exit code 2.*\n.*blob-keep: 5 ms is too short"):
+        discovery.start(HubSettings(tmp_path / "hub", blob_keep_ms=5))
+
+
 def test_plaintext_off_loopback_is_refused(tmp_path: Any) -> None:
     settings = HubSettings(tmp_path / "hub", listen="0.0.0.0:0", tls="off")
     with pytest.raises(discovery.HubDidNotStart, match="not loopback"):

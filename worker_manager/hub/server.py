@@ -56,6 +56,7 @@ KEEP_ALIVE_S = 75  # longer than a long poll and a heartbeat: connections are ke
 GRACE_S = 10  # for requests in progress when it ends
 BACKLOG = 4096
 SHORTEST_LEASE_MS = 1000
+SHORTEST_KEEP_MS = 60_000
 HEARTBEATS_IN_A_LEASE = 4
 
 
@@ -268,6 +269,9 @@ def _store_settings(settings: HubSettings) -> StoreSettings:
     """However short a lease is, workers are heard several times within it."""
     if settings.lease_ms < SHORTEST_LEASE_MS:
         raise ConfigError([f"lease: {settings.lease_ms} ms is too short: at least {SHORTEST_LEASE_MS} ms"])
+    if settings.blob_keep_ms < SHORTEST_KEEP_MS:
+        text = f"blob-keep: {settings.blob_keep_ms} ms is too short: at least {SHORTEST_KEEP_MS} ms"
+        raise ConfigError([f"{text}, or files would go before the jobs come that need them"])
     return StoreSettings(
         lease_ms=settings.lease_ms,
         poll_ms=settings.poll_ms,

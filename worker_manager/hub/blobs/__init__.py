@@ -22,7 +22,8 @@ For other parts of the hub:
     hub.blobs.grants.address("PATCH", …)                       to send it; HEAD is allowed with either
 
 The owner is the job's: whoever holds the address speaks for that owner about this one blob, until then. Whether the
-blob is there is not looked at: ask `find_blob` first, and answer `{there: true}` for what need not be sent.
+blob is there is not looked at: ask `receiving.size_here` first, and answer `{there: true}` for what need not be sent.
+It looks at the bytes too, and keeps a blob that no job needs for a while from then on.
 
 **To serve one under another path**, with ranges and all:
 
