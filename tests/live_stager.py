@@ -23,11 +23,11 @@ class LiveStager:
     """One stager process, spoken to as the agent does."""
 
     def __init__(self, folder: Path, server: Endpoint, **setup: Any) -> None:
-        self.work_dir = folder / "work"
+        self.work_dir = Path(setup.get("work_dir") or folder / "work")
         self.cache_dir = folder / "cache"
         self.work_dir.mkdir(exist_ok=True)
         self.heard: list[Said] = []
-        self.channel, self.pid = starting.start()
+        self.channel, self.pid = setup.pop("start", starting.start)()
         self.setup: dict[str, Any] = {
             "worker": "w1",
             "credential": "wmw_canary-credential",
@@ -100,7 +100,8 @@ class LiveStager:
         self.tell(*messages.drop(job, epoch))
 
     def folder(self, job: str = "j1", epoch: int = 1) -> Path:
-        return self.work_dir / "staged" / f"{job}.{epoch}"
+        """While it is there; else where none is."""
+        return next((self.work_dir / "staged").glob(f"{job}.{epoch}~*"), self.work_dir / "staged" / "none")
 
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)

@@ -173,9 +173,10 @@ class Cache:
         self.entries.discard(self.place.my_building)
         self.place.make_own()
         self.claims.clear_own()
-        for name in _names(self.place.trash):
-            if name.partition(".")[0] == self.place.worker:
-                self.entries.discard(os.path.join(self.place.trash, name))
+        for folder in (self.place.trash, self.place.alive):  # in the latter: a note that was being written
+            for name in _names(folder):
+                if name.startswith(self.place.worker + "."):
+                    self._remove(os.path.join(folder, name))
         kept: Dict[str, List[Callable[[], None]]] = {}
         for label, let_go in self.entries.kept():
             if is_held(label):

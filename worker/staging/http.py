@@ -202,10 +202,12 @@ class _Download:
             raise BrokeOff("%s: it went on at another place than was asked for" % shown(url))
 
     def _start_again(self) -> None:
-        os.ftruncate(self._file, 0)
-        os.lseek(self._file, 0, os.SEEK_SET)
-        self._digest.close()
-        self.there, self._tag, self._digest = 0, "", Digest()
+        self._tag = ""
+        if self.there:
+            os.ftruncate(self._file, 0)
+            os.lseek(self._file, 0, os.SEEK_SET)
+            self._digest.close()
+            self.there, self._digest = 0, Digest()
 
 
 class NoAnswer(Exception):

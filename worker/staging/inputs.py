@@ -10,7 +10,7 @@ import time
 import traceback
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from worker.cache.entries import Pin, freeze, remove_tree
+from worker.cache.entries import LABEL_END, Pin, freeze, remove_tree
 from worker.cache.errors import CacheFull, CacheUnusable, Cancelled, WrongContent
 from worker.cache.store import Cache, Private
 from worker.staging import copying
@@ -62,10 +62,10 @@ class Inputs:
             self._finish()
 
     def _make_folder(self) -> None:
-        self._attempt.folder = folder = os.path.join(staged(self._desk.setup["work_dir"]), self._attempt.label)
-        if os.path.lexists(folder):
-            remove_tree(folder)
-        os.makedirs(folder, 0o700)
+        """With a name that was never used: one of an attempt that was dropped may be on its way out still."""
+        name = self._attempt.label + LABEL_END + os.urandom(4).hex()
+        self._attempt.folder = os.path.join(staged(self._desk.setup["work_dir"]), name)
+        os.makedirs(self._attempt.folder, 0o700)
 
     # ------------------------------------------------------------ one input
 

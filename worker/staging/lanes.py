@@ -29,10 +29,7 @@ class Lanes:
     def put(self, whose: Hashable, task: Task) -> None:
         with self._change:
             self._queues.setdefault(whose, deque()).append(task)
-            if not self._free and self._started < self._threads:
-                self._started += 1
-                self._free += 1
-                threading.Thread(target=self._work, daemon=True).start()
+            self._begin_another()
             self._change.notify_all()
 
     def forget(self, whose: Hashable) -> None:
@@ -64,6 +61,13 @@ class Lanes:
 
     # ------------------------------------------------------------
 
+    def _begin_another(self) -> None:
+        """A thread, unless one is free or there are as many as there may be."""
+        if not self._free and self._started < self._threads:
+            self._started += 1
+            self._free += 1
+            threading.Thread(target=self._work, daemon=True).start()
+
     def _work(self) -> None:
         while True:
             with self._change:
@@ -71,6 +75,8 @@ class Lanes:
                 whose = self._next()
                 self._free -= 1
                 task = self._taken(whose)
+                if self._queues:
+                    self._begin_another()
             try:
                 task()
             finally:

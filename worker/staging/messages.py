@@ -33,7 +33,7 @@ else None. `folder` is the job's directory, set aside; nothing in it is changed,
     cache         CacheNews                                   every few seconds where there is news; with all counts
     note          text                                        for the agent's log: what people should know of
 
-`folder` is `<work_dir>/staged/<job>.<epoch>`: what lies in it is moved into the job's directory, by renames. It belongs
+`folder` is one below `<work_dir>/staged`: what lies in it is moved into the job's directory, by renames. It belongs
 to the job's user already, except links. A read-only input is a link to an entry of the cache, which stays where it is
 until `drop`; or, where there is no cache to be used, the file or folder itself. `visible` lists the entries that the
 links lead to: a sandbox or container mounts each at its own path, read-only. Every folder on the way to an entry that

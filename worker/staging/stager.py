@@ -15,6 +15,7 @@ import time
 from collections import deque
 from typing import Any, Deque, Dict, List, Mapping, Optional, Sequence, Tuple
 
+from worker.cache.entries import LABEL_END
 from worker.channel import Channel
 from worker.staging.attempts import Attempt, Attempts, Undertaker
 from worker.staging.desk import Desk
@@ -37,8 +38,6 @@ class Stager:
         held = {(str(job), int(epoch)): Attempt(str(job), int(epoch)) for job, epoch in setup.get("held") or []}
         self._attempts: Attempts = held
         self._staged = staged(setup["work_dir"])
-        for attempt in held.values():
-            attempt.folder = os.path.join(self._staged, attempt.label)
         self._house = House(
             setup, [each.label for each in held.values()], lambda news: self.say(Cache(news)), self._note, self._keep
         )
@@ -50,14 +49,17 @@ class Stager:
 
     def _clear(self) -> None:
         """What the stager before us has left, but for attempts that are held."""
-        kept = {attempt.label for attempt in self._attempts.values()}
+        held = {attempt.label: attempt for attempt in self._attempts.values()}
         try:
             names = os.listdir(self._staged)
         except OSError:
             return
         for name in names:
-            if name not in kept:
-                self._undertaker.remove(os.path.join(self._staged, name))
+            folder, attempt = os.path.join(self._staged, name), held.get(name.rpartition(LABEL_END)[0])
+            if attempt is None:
+                self._undertaker.remove(folder)
+            else:
+                attempt.folder = folder
 
     def _keep(self, pins: Held) -> None:
         attempts = {attempt.label: attempt for attempt in list(self._attempts.values())}
