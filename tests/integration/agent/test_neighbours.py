@@ -55,4 +55,4 @@ def test_a_storm_of_short_jobs_on_eight_workers_never_overcommits(hub: Any, mach
     assert most <= 4
     assert most > 2, "they ran at the same time"
     attempts = sum(hub.get(f"/v1/jobs/{array}-{n}")["attempt"] for array in arrays for n in range(25))
-    assert attempts < 150, "few were given to a worker whose neighbours were quicker"
+    assert attempts < 250, "few were given to a worker whose neighbours were quicker"

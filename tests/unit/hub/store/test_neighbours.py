@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from tests.unit.hub.store.house import House, job
 from worker.protocol import Shape
 
@@ -57,19 +59,31 @@ def test_when_one_begins_its_neighbours_are_looked_at_again(house: House) -> Non
     assert held(house) == {"a": 1, "b": 1}
 
 
-def test_nothing_waits_on_one_of_them_however_short(house: House) -> None:
+def teach(house: House, run_ms: int) -> None:
+    """How long `quick` takes; by a worker that has gone."""
     names = house.submit(*[job("quick")] * 4)
     house.worker("teacher", cpus=4)
-    taught = [
-        {"job": name, "epoch": epoch, "outcome": "succeeded", "run_ms": 1} for name, epoch in house.taken("teacher")
-    ]
-    assert len(taught) == len(names)
+    taken = house.taken("teacher")
+    assert len(taken) == len(names)
+    taught = [{"job": name, "epoch": epoch, "outcome": "succeeded", "run_ms": run_ms} for name, epoch in taken]
     house.report("teacher", results=taught, leaving="done")
+
+
+def test_nothing_waits_on_one_of_them_for_its_own_jobs_however_short(house: House) -> None:
+    teach(house, 1)
     sharing(house, "a", cpus=2)
     house.submit(*[job("quick")] * 20)
     assert held(house) == {"a": 2}
     house.end("a", *house.taken("a"))
     assert held(house) == {"a": 2}
+
+
+@pytest.mark.parametrize(("run_ms", "on_b"), [(20, 2), (800, 0)])
+def test_what_is_short_may_wait_for_a_neighbour(house: House, run_ms: int, on_b: int) -> None:
+    teach(house, run_ms)
+    sharing(house, "a", "b", cpus=2)
+    house.submit(*[job("quick")] * 20)
+    assert held(house) == {"a": 2, "b": on_b}
 
 
 def test_what_was_promised_of_countable_things_is_not_there_twice(house: House) -> None:
