@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests import needs
+from tests.integration.agent.conftest import until
 from tests.integration.agent.files_hub import FilesHub
 from tests.integration.agent.web import Web
 
@@ -42,7 +43,12 @@ def tmp_path() -> Iterator[Path]:
     (made / "work").mkdir()
     (made / "work").chmod(0o755)
     yield made
-    shutil.rmtree(made, ignore_errors=True)
+    until(lambda: is_removed(made), "a killed agent's stager to be done with it")
+
+
+def is_removed(folder: Path) -> bool:
+    shutil.rmtree(folder, ignore_errors=True)
+    return not folder.exists()
 
 
 @pytest.fixture
