@@ -18,6 +18,7 @@ from worker_manager.errors import UsageError
 
 MOST = 1000  # inputs of a job
 _ADDRESS = re.compile(r"(?:blob|job):|(?:https?|s3|az|gs|file)://")
+_JOB = re.compile(r"^job:(?=[0-9])")  # 7 is j7, as everywhere
 _PLACE = re.compile(r"=(hub|(?:s3|az|gs)://.*)\Z", re.DOTALL)
 
 Spec = dict[str, Any]
@@ -27,7 +28,7 @@ def input_of(word: str, **more: bool) -> Spec:
     to, source = _split(word)
     if not source:
         raise UsageError(f"--input: write [TO=]FROM, not {word!r}")
-    found: Spec = {"from": source, **more}
+    found: Spec = {"from": _JOB.sub("job:j", source), **more}
     if to:
         found["to"] = _to(to, source)
     return found

@@ -1,9 +1,10 @@
 """Files that go to the hub or come from it: several at a time, with a bar on a terminal and silence elsewhere."""
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from worker_manager.cli.world import Invocation
@@ -60,25 +61,32 @@ def metered(inv: Invocation, what: str, total: int) -> Iterator[Meter]:
 
 def all_of(meter: Meter, things: Sequence[T], act: Callable[[T], Any], go_on: bool = False) -> dict[T, Any]:
     """`act` for each, several at a time. The first error ends it all, or with `go_on` is that one's result."""
-    with ThreadPoolExecutor(AT_A_TIME, "transfer") as threads:
-        futures = {threads.submit(act, thing): thing for thing in things}
-        try:
-            return dict(_as_they_end(futures, go_on))
-        except BaseException:
-            meter.stop()
-            threads.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _as_they_end(futures: dict["Future[Any]", T], go_on: bool) -> Iterator[tuple[T, Any]]:
-    left = set(futures)
-    while left:
-        done, left = wait(left, return_when=FIRST_COMPLETED)
-        for future in done:
-            error = future.exception()
-            if error is None:
-                yield futures[future], future.result()
-            elif go_on and isinstance(error, WorkerManagerError):
-                yield futures[future], error
-            else:
+    left = deque(things)
+    ended: SimpleQueue[tuple[T, Any, BaseException | None]] = SimpleQueue()
+    for _ in range(min(AT_A_TIME, len(things))):
+        # Who breaks off does not wait for a file to be read to its end.
+        threading.Thread(target=_work, args=(left, act, ended), name="transfer", daemon=True).start()
+    done: dict[T, Any] = {}
+    try:
+        while len(done) < len(things):
+            thing, result, error = ended.get()
+            if error is not None and not (go_on and isinstance(error, WorkerManagerError)):
                 raise error
+            done[thing] = result if error is None else error
+    except BaseException:
+        left.clear()
+        meter.stop()
+        raise
+    return done
+
+
+def _work(left: deque[T], act: Callable[[T], Any], ended: "SimpleQueue[tuple[T, Any, BaseException | None]]") -> None:
+    while True:
+        try:
+            thing = left.popleft()
+        except IndexError:
+            return
+        try:
+            ended.put((thing, act(thing), None))
+        except BaseException as error:
+            ended.put((thing, None, error))

@@ -1,13 +1,17 @@
 """Inputs and outputs as people write them, before anything is sent."""
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.place import until
 from tests.unit.cli.house import FakeHub, House
 from worker_manager.cli.inputs import input_of, output_of
+from worker_manager.cli.transfers import AT_A_TIME, Meter, Stopped, all_of
+from worker_manager.errors import UsageError
 
 
 @pytest.mark.parametrize(
@@ -22,6 +26,7 @@ from worker_manager.cli.inputs import input_of, output_of
         ("https://example.org/a?x=y", None, "https://example.org/a?x=y"),
         ("job:j7/a=b", None, "job:j7/a=b"),
         ("x=job:j7/a=b", "x", "job:j7/a=b"),
+        ("job:7-3/a", None, "job:j7-3/a"),
         ("x=s3://bucket/a=b", "x", "s3://bucket/a=b"),
         ("./x/../y=a", None, "./x/../y=a"),
         ("x/../y=a", "y", "a"),
@@ -130,3 +135,43 @@ def test_describe_tells_of_files_without_what_is_signed_into_an_address() -> Non
     assert "secret" not in told
     assert "out to the hub, if it is there, even after a failure" in told
     assert "2 files, 2 KiB: worker-manager files j1" in told
+
+
+# ---------------------------------------------------------------- several at a time
+
+
+def test_all_are_done_and_what_fails_is_told_apart_where_the_others_go_on() -> None:
+    def act(number: int) -> int:
+        if number == 3:
+            raise UsageError("three")
+        return number * number
+
+    done = all_of(Meter(), range(10), act, go_on=True)
+    assert str(done.pop(3)) == "three"
+    assert done == {number: number * number for number in range(10) if number != 3}
+    with pytest.raises(UsageError, match="three"):
+        all_of(Meter(), range(10), act)
+    assert all_of(Meter(), [], act) == {}
+
+
+def test_the_first_error_stops_the_others_at_their_next_block() -> None:
+    meter = Meter()
+    stopped = threading.Barrier(AT_A_TIME)
+    ended = []
+
+    def act(number: int) -> None:
+        tell = meter.of_one()
+        stopped.wait(30)
+        if number == 0:
+            raise UsageError("broken")
+        while True:
+            try:
+                tell(1, None)
+            except Stopped:
+                ended.append(number)
+                raise
+
+    with pytest.raises(UsageError, match="broken"):
+        all_of(meter, range(100), act)
+    until(lambda: len(ended) == AT_A_TIME - 1, "the others to end")
+    assert max(ended) < AT_A_TIME, "nothing more was begun"
