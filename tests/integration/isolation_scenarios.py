@@ -322,6 +322,22 @@ def the_devices_of_gpus_are_seen_in_a_sandbox_by_who_asked_for_one(folder):
 
 
 @scenario
+def open_files_of_a_sandboxed_job_are_limited_whatever_its_keeper_has_open(folder):
+    agent = worker(folder, ["sandbox"])
+    others = [start_as(agent, "ann", sh("echo up; sleep 600")) for _ in range(20)]
+    for job in others:
+        agent.says(job, "up")
+    counts = sh("ulimit -Sn; ulimit -Hn")
+    few = start_as(agent, "ann", counts, {**SANDBOX, "max_files": 20})
+    none = start_as(agent, "ann", counts, {**SANDBOX, "max_files": 1})
+    agent.until(lambda: {few, none} <= set(agent.results), "both")
+    assert agent.text(few).split() == ["20", "20"], agent.text(few)
+    assert agent.results[none]["outcome"] == "failed", "its own fault: no other worker could run it"
+    agent.runner.stop(0, "enough")
+    agent.all_ended()
+
+
+@scenario
 def cancel_means_the_same_in_a_sandbox(folder):
     agent = worker(folder, ["sandbox"])
     kind = start_as(agent, "ann", sh('trap "echo got it; exit 7" TERM; echo up; while :; do sleep 0.05; done'), SANDBOX)

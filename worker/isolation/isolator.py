@@ -82,7 +82,7 @@ class Isolator:
             for path in folders_of(attempt):
                 os.chown(path, *user)
         if kind == PROCESS:
-            attempt.pid = spawn_as(user, attempt.argv, env, output)
+            attempt.pid = spawn_as(user, attempt.argv, env, output, files=files_of(attempt))
         elif kind == SANDBOX:
             self._spawn_sandbox(attempt, env, user, output)
         elif kind in ENGINES:
@@ -109,7 +109,8 @@ class Isolator:
         programs = sandbox.Programs(self._told["programs"][SANDBOX], *self._told["sandbox"])
         command = sandbox.command(programs, user, attempt.argv)
         with texts_to_read(text, sandbox.env_text(env)) as given:
-            attempt.pid = spawn_as(None, command, self._marks(attempt), (*output, *given), sandbox.DEAF_TO)
+            descriptors, most = (*output, *given), files_of(attempt)
+            attempt.pid = spawn_as(None, command, self._marks(attempt), descriptors, sandbox.DEAF_TO, files=most)
 
     def _spawn_container(self, attempt: Attempt, env: dict[str, str], user: tuple[int, int]) -> None:
         assert attempt.way and attempt.slot  # noqa: S101 (for the type checker)
@@ -161,7 +162,7 @@ class Isolator:
             readable=inputs_of(attempt),
             writable=folders_of(attempt),
         )
-        attempt.pid = spawn_as(user, command, self._marks(attempt), output)
+        attempt.pid = spawn_as(user, command, self._marks(attempt), output, files=files_of(attempt))
 
     def _marks(self, attempt: Attempt) -> dict[str, str]:
         """The environment of a wrapper: the agent's where it concerns engines, and by what its processes are known.
@@ -279,6 +280,11 @@ def folders_of(attempt: Attempt) -> list[str]:
     """What belongs to it beside its directory: where it saves what it has done."""
     checkpoint = getattr(attempt, "checkpoint", None)
     return [checkpoint[2]] if checkpoint and checkpoint[2] else []
+
+
+def files_of(attempt: Attempt) -> int:
+    """How many it may have open; 0: nothing was asked."""
+    return attempt.limits[2] if attempt.limits else 0
 
 
 def inputs_of(attempt: Attempt) -> tuple[str, ...]:

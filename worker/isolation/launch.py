@@ -7,6 +7,7 @@ that is the job's code. So the keeper forks (it has one thread), and the child c
 from __future__ import annotations
 
 import os
+import resource
 import signal
 
 from worker import processes
@@ -50,9 +51,11 @@ def spawn_as(
     descriptors: tuple[int, ...],
     deaf_to: Iterable[int] = (),
     cwd: str = "",
+    files: int = 0,
 ) -> int:
     """Like `processes.spawn`, as (uid, gid) without any further group. `descriptors` become 0, 1, 2, …, and are larger
-    numbers than those. `deaf_to` is ignored. `cwd`: else in our current directory. Raises OSError and ValueError."""
+    numbers than those. `deaf_to` is ignored. `cwd`: else in our current directory. `files`: so many may be open; 0: as
+    many as of ours. Raises OSError and ValueError."""
     if not argv:
         raise ValueError("the command is empty")
     program = processes.find(argv[0], env.get("PATH", processes.DEFAULT_PATH))
@@ -62,7 +65,7 @@ def spawn_as(
     try:
         pid = os.fork()
         if not pid:
-            _become(user, program, words, variables, descriptors, reset, deaf_to, cwd, tells)
+            _become(user, program, words, variables, descriptors, reset, deaf_to, cwd, files, tells)
         os.close(tells)
         tells = -1
         problem = os.read(told, 16)
@@ -85,6 +88,7 @@ def _become(
     reset: list[int],
     deaf_to: Iterable[int],
     cwd: str,
+    files: int,
     tells: int,
 ) -> None:
     """In the child: never returns."""
@@ -100,6 +104,10 @@ def _become(
                 signal.signal(number, signal.SIG_DFL)
         for number in deaf_to:
             signal.signal(number, signal.SIG_IGN)
+        if files:
+            most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            files = files if most == resource.RLIM_INFINITY else min(files, most)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
         if user is not None:
             os.setgroups([])
             os.setresgid(user[1], user[1], user[1])

@@ -57,14 +57,15 @@ class Limiter:
         """What `spawn` starts is born with its limits. Raises what `spawn` does, and WorkerProblem."""
         memory, processes, files, cores = attempt.limits or NONE
         files = min(files, self._files[1]) if self._files[1] >= 0 else files
+        inherited = files if attempt.way is None else 0  # else its wrapper is given it, for which more has to be opened
         try:
-            self._enter(attempt, memory, processes, files, cores)
+            self._enter(attempt, memory, processes, inherited, cores)
         except OSError as problem:
             raise WorkerProblem(problem.errno, problem.strerror, problem.filename) from problem
         else:
             spawn(attempt)
         finally:
-            self._leave(attempt, processes, files, cores)
+            self._leave(attempt, processes, inherited, cores)
         if files:
             self._harden(attempt.pid, files)
         if memory:
