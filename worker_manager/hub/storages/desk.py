@@ -26,8 +26,11 @@ KNOWN: Mapping[str, tuple[str, str, str]] = {
 
 
 class Desk:
-    def __init__(self, named: Storages, storages: Mapping[str, Storage] | None = None) -> None:
+    def __init__(
+        self, named: Storages, storages: Mapping[str, Storage] | None = None, deadline_s: float = DEADLINE_S
+    ) -> None:
         self.named = named
+        self._deadline_s = deadline_s
         self._made: dict[str, Storage] = dict(storages or {})
         self._lock = Lock()
         self._threads = ThreadPoolExecutor(THREADS, "hub-storage")
@@ -44,24 +47,23 @@ class Desk:
 
         running = asyncio.get_running_loop().run_in_executor(self._threads, work)
         try:
-            async with asyncio.timeout(DEADLINE_S):
+            async with asyncio.timeout(self._deadline_s):
                 return await running
         except TimeoutError:
-            text = f"{source}: its storage has not answered within {DEADLINE_S:g} s: ask again"
+            text = f"{source}: its storage has not answered within {self._deadline_s:g} s: ask again"
             raise StorageRefuses("storage-unavailable", text) from None
 
     def _storage(self, scheme: str) -> Storage:
         with self._lock:
             if scheme not in self._made:
-                self._made[scheme] = _make(scheme)
+                self._made[scheme] = make(*KNOWN[scheme])
             return self._made[scheme]
 
 
-def _make(scheme: str) -> Storage:
-    module, name, install = KNOWN[scheme]
+def make(module: str, name: str, install: str) -> Storage:
     try:
         made: Storage = getattr(import_module(module), name)()
     except ImportError as error:
-        text = f"the hub cannot sign for {scheme}:// without {error.name}: install {install} where it runs"
+        text = f"the hub cannot sign for this storage without {error.name}: install {install} where it runs"
         raise StorageRefuses("storage-library-missing", text) from None
     return made
