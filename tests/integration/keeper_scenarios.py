@@ -17,8 +17,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from worker.machine.seat import Seat
 from worker.protocol import Shape
-from worker.runner import Ended, Hooked, KeeperDied, Output, Progressed, Runner, Started
+from worker.runner import Ended, Hooked, KeeperDied, Offered, Output, Progressed, Runner, Started
 
 DEADLINE_S = 30
 SCENARIOS = {}
@@ -41,6 +42,7 @@ class Agent:
         self.kept = {}
         self.told = []  # of progress and hooks
         self.keeper = self.runner._pid
+        self.offered = None
 
     def start(self, *commands, **more):
         """Names them a, b, c … after those already given."""
@@ -64,6 +66,8 @@ class Agent:
             elif isinstance(event, Started):
                 assert event.job not in self.started, "started twice"
                 self.started[event.job] = event
+            elif isinstance(event, Offered):
+                self.offered = event.amount["cpus"]
             elif isinstance(event, (Hooked, Progressed)):
                 self.told.append(event)
             else:
@@ -591,6 +595,55 @@ def a_killed_keeper_is_noticed_and_its_jobs_end(work_dir):
         raise AssertionError("the death was not noticed")
     all_gone(pids)
     agent.runner.close()
+
+
+def sharing(work_dir, name, cpus=2000):
+    shape = Shape(cpus=cpus)
+    seat = Seat(str(work_dir / "machine"), name, shape, shape, ())
+    return Agent(work_dir / name, has=shape, seat=seat)
+
+
+@scenario
+def neighbours_never_hold_more_than_there_is(work_dir):
+    one, other = sharing(work_dir, "one"), sharing(work_dir, "other")
+    one.start(sh(STUBBORN), shape={"cpus": 1500})
+    one.says("a", "ready")
+    other.start(["true"], shape={"cpus": 1000})
+    other.start(["true"], shape={"cpus": 500})
+    other.all_ended()
+    assert (other.results["a"]["outcome"], other.results["a"]["reason"]) == ("returned", "neighbours")
+    assert other.results["b"]["outcome"] == "succeeded", other.results
+    other.until(lambda: other.offered == 500, "what is left")
+    pids = list(one.runner._pids.values())
+    os.kill(one.keeper, signal.SIGKILL)
+    try:
+        one.all_ended()
+    except KeeperDied:
+        pass
+    else:
+        raise AssertionError("the death was not noticed")
+    assert not any(map(is_alive, pids)), "its share returns with them"
+    other.until(lambda: other.offered == 2000, "all of it")
+    other.start(["true"], shape={"cpus": 2000})
+    other.all_ended()
+    assert other.results["c"]["outcome"] == "succeeded", other.results
+    for agent in (one, other):
+        agent.runner.close()
+    assert os.listdir(str(work_dir / "machine")) == []
+
+
+@scenario
+def a_neighbour_waits_for_a_short_job_and_for_its_own(work_dir):
+    one, other = sharing(work_dir, "one"), sharing(work_dir, "other")
+    one.start(sh("sleep 0.05"), sh("sleep 0.3"), ["true"], shape={"cpus": 2000})
+    one.until(lambda: "a" in one.started, "the first")
+    other.start(["true"], shape={"cpus": 100})
+    one.all_ended()
+    other.all_ended()
+    assert [one.results[job]["outcome"] for job in "abc"] == ["succeeded"] * 3, one.results
+    assert other.results["a"]["outcome"] in ("succeeded", "returned"), other.results
+    for agent in (one, other):
+        agent.runner.close()
 
 
 @scenario

@@ -26,6 +26,7 @@ ELSEWHERE = (
     "a_killed_agent_takes_its_jobs_with_it",
     "the_end_of_the_lease_ends_everything",
     "a_killed_keeper_is_noticed_and_its_jobs_end",
+    "neighbours_never_hold_more_than_there_is",
     "a_job_sees_a_clean_environment",
     "a_job_has_three_descriptors_and_default_signals",
     "an_owner_never_sees_what_another_left",

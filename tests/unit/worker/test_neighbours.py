@@ -3,15 +3,19 @@
 import contextlib
 import os
 import select
+import shutil
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import needs
 from worker.machine.folder import MOST_NAMES, Folder, NotShared, Standing
 from worker.machine.neighbours import Neighbours
 from worker.machine.seat import Seat, sees
@@ -332,3 +336,57 @@ def test_one_that_is_stopped_keeps_what_it_holds(folder: Path, holder: tuple[int
     for pid in holder:
         os.kill(pid, signal.SIGSTOP)
     assert cores(worker(folder, "a")) == (2, 64)
+
+
+# ---------------------------------------------------------------- another user
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Where another user gets, too; under the umask of an agent."""
+    needs.root()
+    before = os.umask(0o077)
+    place = Path(tempfile.mkdtemp())
+    place.chmod(0o755)
+    yield place / "machine"
+    os.umask(before)
+    shutil.rmtree(place)
+
+
+def test_workers_of_two_users_count_each_other_and_spoil_nothing(open_folder: Path) -> None:
+    folder = open_folder
+    one = worker(folder, "a")
+    assert one.take(task(8, 16)) == []
+    dead = worker(folder, "dead")
+    assert dead.take(task(20, 20)) == []
+    os.close(dead._lock)
+    there, gone = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(gone[1])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+        try:
+            other = worker(folder, "b")
+            said = f"{cores(other)} {other.take(task(20, 40))}"
+            other.tell()
+        except BaseException as error:
+            said = repr(error)
+        os.write(there[1], said.encode())
+        os.read(gone[0], 1)
+        os._exit(0)
+    os.close(gone[0])
+    assert os.read(there[0], 1000).decode() == "(24, 48) []", (
+        "what the dead one held is free, though he may not bury it"
+    )
+    assert news(one), "he can be heard"
+    assert cores(one) == (12, 24)
+    assert not list(folder.glob("dead.*")), "its own user has"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o1777
+    os.close(gone[1])
+    os.waitpid(child, 0)
+    one.look()
+    assert cores(one) == (32, 64)
+    one.close()
