@@ -38,6 +38,7 @@ class Reader:
         self._data = bytearray()
         self._head: Optional[Response] = None  # without its body
         self._length: Optional[int] = None  # None: chunked
+        self._whole = bytearray()  # of the chunks so far
 
     @property
     def began(self) -> bool:
@@ -61,10 +62,38 @@ class Reader:
 
     def _body(self) -> Optional[bytes]:
         if self._length is None:
-            return _unchunked(self._data)
+            return self._unchunked()
         if len(self._data) > self._length:
             raise Garbled("more came than it announced")
         return bytes(self._data) if len(self._data) == self._length else None
+
+    def _unchunked(self) -> Optional[bytes]:
+        """The whole body of a chunked response (a proxy between us may choose that), None while it is incomplete. What
+        was taken is not looked at again, however many chunks there are."""
+        data, at = self._data, 0
+        while True:
+            line = data.find(b"\r\n", at)
+            if line < 0:
+                if len(data) - at > MAX_HEAD:
+                    raise Garbled("its chunks do not end")
+                break
+            try:
+                size = int(bytes(data[at:line]).split(b";")[0], 16)
+            except ValueError:
+                raise Garbled("a chunk has no size") from None
+            if size < 0 or len(self._whole) + size > MAX_BODY:
+                raise Garbled("its answer is too long")
+            end = line + 2 + size
+            if len(data) < end + 2:
+                break
+            if data[end : end + 2] != b"\r\n":
+                raise Garbled("a chunk does not end where it should")
+            if size == 0:
+                return bytes(self._whole)
+            self._whole += data[line + 2 : end]
+            at = end + 2
+        del data[:at]
+        return None
 
 
 def _head(data: bytes) -> Response:
@@ -93,30 +122,3 @@ def _body_length(head: Response) -> Optional[int]:
     if int(text) > MAX_BODY:
         raise Garbled("its answer of %s bytes is too long" % text)
     return int(text)
-
-
-def _unchunked(data: bytearray) -> Optional[bytes]:
-    """The whole body of a chunked response (a proxy between us may choose that), None while it is incomplete."""
-    parts: List[bytes] = []
-    at = 0
-    while True:
-        line = data.find(b"\r\n", at)
-        if line < 0:
-            if len(data) - at > MAX_HEAD or at > MAX_BODY:
-                raise Garbled("its chunks do not end")
-            return None
-        try:
-            size = int(bytes(data[at:line]).split(b";")[0], 16)
-        except ValueError:
-            raise Garbled("a chunk has no size") from None
-        if size < 0 or at + size > MAX_BODY:
-            raise Garbled("its answer is too long")
-        end = line + 2 + size
-        if len(data) < end + 2:
-            return None
-        if data[end : end + 2] != b"\r\n":
-            raise Garbled("a chunk does not end where it should")
-        if size == 0:
-            return b"".join(parts)
-        parts.append(bytes(data[line + 2 : end]))
-        at = end + 2

@@ -35,6 +35,19 @@ def test_an_answer_is_whole_however_it_is_cut(data: bytes) -> None:
         assert answers[-1].status == 200
 
 
+def test_of_many_small_chunks_each_is_looked_at_once() -> None:
+    """Else an answer in small pieces would keep the agent from its lease."""
+    reader, count = Reader(), 50_000
+    assert reader.feed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n") is None
+    for _ in range(count // 100):
+        assert reader.feed(b"1\r\nx\r\n" * 100 + b"1") is None
+        assert reader._data == b"1"
+        assert reader.feed(b"\r\nx\r\n") is None
+    answer = reader.feed(b"0\r\n\r\n")
+    assert answer is not None
+    assert answer.body == b"x" * (count + count // 100)
+
+
 def test_whether_the_connection_stays() -> None:
     stays = read(PLAIN)
     closes = read(PLAIN.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
