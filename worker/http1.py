@@ -5,7 +5,7 @@ blocking socket; the agent has one loop and must answer its signals, its keeper 
 What is not understood here (other framings, endless headers) is `Garbled`, which the agent takes for "unreachable".
 """
 
-from typing import Dict, List, NamedTuple, Optional
+from typing import Dict, NamedTuple, Optional
 
 MAX_HEAD = 64 * 1024
 MAX_BODY = 64 * 1024 * 1024
