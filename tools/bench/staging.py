@@ -24,8 +24,8 @@ from worker.staging.sending import Place, Sending
 from worker.staging.site import Site
 from worker.staging.stops import Stop
 
-SIZE = 256 * 2**20
-ROUNDS = 9
+SIZE = 128 * 2**20
+ROUNDS = 25  # many and short ones: on a busy machine single ones scatter by a factor of three
 SMALL, LARGE = 64 * 2**20, 2 * 2**30  # of which the memory is measured
 
 
