@@ -7,7 +7,7 @@ target. Links must stay within the tree.
 import hashlib
 import os
 import stat
-from typing import Callable, Iterator, NamedTuple, Tuple
+from typing import Callable, Iterator, Mapping, NamedTuple, Optional, Tuple
 
 from worker.cache.errors import WrongContent
 
@@ -32,10 +32,13 @@ def of_file(path: str, go_on: Callable[[], bool] = lambda: True) -> Content:
     raise WrongContent("it was not read to its end")
 
 
-def of_tree(path: str, go_on: Callable[[], bool] = lambda: True) -> Content:
+def of_tree(
+    path: str, go_on: Callable[[], bool] = lambda: True, known: Optional[Mapping[str, Content]] = None
+) -> Content:
+    """`known`: of files whose bytes were digested on their way; they are not read again."""
     digest = hashlib.sha256()
     size = 0
-    for kind, name, word, length in sorted(_parts(path, "", go_on), key=lambda part: part[1]):
+    for kind, name, word, length in sorted(_parts(path, "", go_on, known or {}), key=lambda part: part[1]):
         for text in (kind, name, word):
             encoded = os.fsencode(text)
             digest.update(b"%d:" % len(encoded) + encoded)
@@ -47,7 +50,9 @@ def of(path: str, go_on: Callable[[], bool] = lambda: True) -> Content:
     return of_tree(path, go_on) if stat.S_ISDIR(os.lstat(path).st_mode) else of_file(path, go_on)
 
 
-def _parts(root: str, below: str, go_on: Callable[[], bool]) -> Iterator[Tuple[str, str, str, int]]:
+def _parts(
+    root: str, below: str, go_on: Callable[[], bool], known: Mapping[str, Content]
+) -> Iterator[Tuple[str, str, str, int]]:
     """(kind, path, word, bytes)."""
     with os.scandir(os.path.join(root, below)) as found:
         for each in found:
@@ -58,9 +63,9 @@ def _parts(root: str, below: str, go_on: Callable[[], bool]) -> Iterator[Tuple[s
                 yield "link", name, target, 0
             elif each.is_dir():
                 yield "folder", name, "", 0
-                yield from _parts(root, name, go_on)
+                yield from _parts(root, name, go_on, known)
             elif each.is_file():
-                content = of_file(each.path, go_on)
+                content = known.get(name) or of_file(each.path, go_on)
                 runs = each.stat().st_mode & 0o111
                 yield "program" if runs else "file", name, content.digest, content.size
             else:

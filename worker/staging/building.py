@@ -6,13 +6,14 @@ import os
 import threading
 from typing import Callable, Dict, Iterator, List, Optional, Set, Tuple
 
-from worker.cache.digests import Content
+from worker.cache.digests import Content, of_tree
+from worker.cache.errors import WrongContent
 from worker.staging.errors import Corrupt, Unsafe
 from worker.staging.http import Progress
+from worker.staging.paths import parts_of
 from worker.staging.sources import Found, Item
 from worker.staging.stops import Stop
-from worker.staging.unpack import unpack
-from worker.staging.wanted import Wanted, safe_parts
+from worker.staging.wanted import Wanted
 
 Help = Callable[[Callable[[], None]], None]  # has it done by another thread, when one is free
 FILES_FOR_A_HELPER = 4
@@ -32,23 +33,24 @@ class Builder:
         self._help = help
         self.fetched = 0
 
-    def build(self, path: str) -> Optional[Content]:
+    def build(self, path: str) -> Content:
         """Raises StagingError, Stopped, and OSError of the disk."""
         if self._found.is_tree:
-            self._tree(path)
-            return None
+            return self._tree(path)
         if not self._wanted.unpack:
             return self._file(self._found.one, path, self._found.sha256, self._progress)
+        from worker.staging.unpack import unpack  # two megabytes that most stagers never need
+
         archive = path + ".archive"
         try:
             self._file(self._found.one, archive, self._found.sha256, self._progress)
             unpack(archive, path, go_on=self._stop.go_on)
-        except Unsafe:
+            return of_tree(path, self._stop.go_on)
+        except (Unsafe, WrongContent):
             self._stop.check()
             raise
         finally:
             _unlink(archive)
-        return None
 
     def _progress(self, there: int, _whole: Optional[int]) -> None:
         self._tell(there)
@@ -63,21 +65,25 @@ class Builder:
                 return content
             _unlink(path)
             if not again:
-                name = item.path or self._wanted.source
+                name = item.path or self._wanted.shown
                 raise Corrupt("what comes as %s has the digest %s, not %s" % (name, content.digest, sha256))
         raise AssertionError("not reached")
 
-    def _tree(self, path: str) -> None:
+    def _tree(self, path: str) -> Content:
         os.mkdir(path, 0o700)
         tree = _Tree(path, self._found.items)
         sums = Sums(self._tell)
+        known: Dict[str, Content] = {}
 
         def one(item: Item, to: str) -> None:
             sha256 = item.identity if len(item.identity) == 64 else ""
-            self._file(item, to, sha256, lambda there, _: sums.tell(item.path, there))
+            known[os.path.relpath(to, path)] = self._file(
+                item, to, sha256, lambda there, _: sums.tell(item.path, there)
+            )
             sums.done(item.path)
 
         _Crew(tree.files(), one, self._stop).work(self._help, self._helpers)
+        return of_tree(path, self._stop.go_on, known)
 
 
 class Sums:
@@ -114,7 +120,7 @@ class _Tree:
         found = []
         names = set()
         for item in self._items:
-            parts = safe_parts(item.path)
+            parts = parts_of(item.path)
             if not parts or parts in names:
                 raise Unsafe("%r cannot be in it, or is in it twice" % item.path[:200])
             if not item.is_folder:

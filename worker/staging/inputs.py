@@ -218,7 +218,7 @@ class Inputs:
         if self._attempt.stop.go_on() and self._attempt.answer_once():
             self._stats["ms"] = int((time.monotonic() - self._began) * 1000)
             attempt = self._attempt
-            self._desk.say(Staged(attempt.job, attempt.epoch, attempt.folder, sorted(self._visible), self._stats))
+            self._desk.say(Staged(attempt.job, attempt.epoch, attempt.folder, sorted(set(self._visible)), self._stats))
 
     def _put(self, act: Callable[[], None]) -> None:
         def task() -> None:

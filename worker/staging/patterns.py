@@ -9,7 +9,7 @@ import re
 from typing import FrozenSet, List, Optional
 
 from worker.staging.errors import Refused, Unsafe
-from worker.staging.wanted import safe_parts
+from worker.staging.paths import parts_of
 
 Where = FrozenSet[int]  # the words of the pattern that may come next; its end among them: it fits
 
@@ -18,7 +18,7 @@ class Pattern:
     def __init__(self, text: str) -> None:
         """Raises Refused."""
         try:
-            parts = safe_parts(text)
+            parts = parts_of(text)
         except Unsafe:
             raise Refused("the pattern %r does not stay in the job's directory" % text[:200]) from None
         self.text = text

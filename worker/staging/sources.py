@@ -4,9 +4,10 @@
 is met while it comes, that is `Moved`, and one looks again.
 """
 
+import base64
 import hashlib
-from typing import Callable, List, NamedTuple, Optional, Sequence
-from urllib.parse import urlsplit
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from urllib.parse import unquote, urlsplit
 
 from worker import files
 from worker.cache.digests import Content
@@ -75,7 +76,7 @@ def find(wanted: Wanted, means: Means) -> Found:
     elif needs_grant(source):
         items = _granted(source, means)
     else:
-        raise Refused("%s is no source that this worker knows" % source.partition(":")[0])
+        raise Refused("%s is no source that this worker knows" % source.partition(":")[0][:20])
     is_tree = len(items) != 1 or items[0].path != ""
     if is_tree:
         _must_be_a_tree(wanted, items)
@@ -109,15 +110,26 @@ def _granted(source: str, means: Means) -> List[Item]:
 
 def _on_the_web(wanted: Wanted, means: Means) -> Item:
     """One with a digest needs no look."""
-    url, tag, size = wanted.source, "", wanted.size
+    url, headers = _without_user(wanted.source)
+    tag, size = "", wanted.size
     if not wanted.sha256:
-        tag, there = look(url, means.lines, means.stop)
+        tag, there = look(url, means.lines, means.stop, headers)
         size = there if size is None else size
 
     def bring(to: str, progress: Progress) -> Content:
-        return _fetch(Source(url, {}, size, tag), to, progress, means, None)
+        return _fetch(Source(url, headers, size, tag), to, progress, means, None)
 
     return Item("", bring, size, tag and "tag " + tag)
+
+
+def _without_user(url: str) -> Tuple[str, Dict[str, str]]:
+    """The address, and what says who asks."""
+    parts = urlsplit(url)
+    if "@" not in parts.netloc:
+        return url, {}
+    words = "%s:%s" % (unquote(parts.username or ""), unquote(parts.password or ""))
+    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return shown, {"Authorization": "Basic " + base64.b64encode(words.encode()).decode()}
 
 
 def _in_folder(source: str, means: Means) -> List[Item]:
@@ -157,11 +169,11 @@ def _fetch(
 
 def _must_be_a_tree(wanted: Wanted, items: Sequence[Item]) -> None:
     if wanted.unpack:
-        raise Refused("%s is a folder: there is nothing to unpack" % wanted.source)
+        raise Refused("%s is a folder: there is nothing to unpack" % wanted.shown)
     if wanted.sha256:
-        raise Refused("%s is a folder, and a digest is of a file" % wanted.source)
+        raise Refused("%s is a folder, and a digest is of a file" % wanted.shown)
     if len(items) > 1 and any(item.path == "" for item in items):
-        raise Unsafe("%s is a file and a folder" % wanted.source)
+        raise Unsafe("%s is a file and a folder" % wanted.shown)
 
 
 def _described(wanted: Wanted, items: List[Item], is_tree: bool, scope: str) -> Found:
@@ -172,9 +184,9 @@ def _described(wanted: Wanted, items: List[Item], is_tree: bool, scope: str) -> 
     one = items[0]
     named = one.identity if len(one.identity) == 64 else ""
     if named and wanted.sha256 and named != wanted.sha256:
-        raise Corrupt("%s has the digest %s, not %s" % (wanted.source, named, wanted.sha256))
+        raise Corrupt("%s has the digest %s, not %s" % (wanted.shown, named, wanted.sha256))
     if wanted.size is not None and one.size is not None and one.size != wanted.size:
-        raise Corrupt("%s has %d bytes, not %d" % (wanted.source, one.size, wanted.size))
+        raise Corrupt("%s has %d bytes, not %d" % (wanted.shown, one.size, wanted.size))
     sha256 = wanted.sha256 or named
     size = wanted.size if one.size is None else one.size
     return Found(items, False, size, scope, _key(wanted, one, sha256), sha256)

@@ -14,10 +14,9 @@ import zipfile
 from typing import IO, Callable, Iterator, NamedTuple, Optional, Tuple
 
 from worker.staging.errors import Unsafe
+from worker.staging.paths import parts_of
 
 PIECE = 2**20
-LONGEST_PATH = 4096
-LONGEST_NAME = 255
 
 
 class Bounds(NamedTuple):
@@ -152,19 +151,3 @@ class _Writer:
             if not self._go_on():
                 raise Unsafe("it was not unpacked to its end")
             file.write(piece)
-
-
-def parts_of(path: str, depth: int) -> Tuple[str, ...]:
-    """The names of a relative path. Raises Unsafe for one that is absolute, climbs, or cannot be a name here."""
-    if "\0" in path or len(os.fsencode(path)) > LONGEST_PATH:
-        raise Unsafe("%r is no path" % path[:200])
-    if path.startswith("/") or "\\" in path or (len(path) > 1 and path[1] == ":"):
-        raise Unsafe("%r is no relative path" % path[:200])
-    parts = tuple(part for part in path.split("/") if part not in ("", "."))
-    if ".." in parts:
-        raise Unsafe("%r leads out of the archive" % path[:200])
-    if len(parts) > depth:
-        raise Unsafe("%r is deeper than %d folders" % (path[:200], depth))
-    if any(len(os.fsencode(part)) > LONGEST_NAME for part in parts):
-        raise Unsafe("a name in %r is too long" % path[:200])
-    return parts

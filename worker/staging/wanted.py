@@ -2,11 +2,10 @@
 
 from typing import Any, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from worker.staging.errors import Refused, Unsafe
+from worker.staging.errors import Refused
 from worker.staging.grants import is_amount, is_digest
-from worker.staging.unpack import parts_of
-
-DEPTH = 64
+from worker.staging.http import shown
+from worker.staging.paths import parts_of
 
 
 class Wanted(NamedTuple):
@@ -21,13 +20,10 @@ class Wanted(NamedTuple):
     def name(self) -> str:
         return "/".join(self.to)
 
-
-def safe_parts(path: str) -> Tuple[str, ...]:
-    """The names of a relative path of ours to be. Raises Unsafe; () for none at all."""
-    try:
-        return parts_of(path, DEPTH)
-    except UnicodeEncodeError:
-        raise Unsafe("%r is no path" % path[:200]) from None
+    @property
+    def shown(self) -> str:
+        """Its source, without what may be secret in it."""
+        return shown(self.source) if self.source.startswith(("http://", "https://")) else self.source
 
 
 def wanted(inputs: Sequence[Mapping[str, Any]]) -> List[Wanted]:
@@ -47,9 +43,9 @@ def _one(told: Mapping[str, Any]) -> Wanted:
     to, source, sha256, size = told.get("to"), told.get("source"), told.get("sha256") or "", told.get("size")
     if not isinstance(to, str) or not isinstance(source, str) or not isinstance(sha256, str):
         raise Refused("an input makes no sense")
-    parts = safe_parts(to)
+    parts = parts_of(to)
     if not parts:
-        raise Refused("the input %s has no place to go to" % source)
+        raise Refused("an input has no place to go to")
     if source.startswith("blob:"):
         named = source[len("blob:") :]
         if not is_digest(named) or (sha256 and sha256 != named):

@@ -98,6 +98,26 @@ def test_a_query_makes_it_its_owners_and_stays_secret(stager: LiveStager, hub: F
     told = stager.not_staged({"to": "x", "source": f"{hub.url}/web/none?sig=canary", "sha256": "0" * 64}, job="j2")
     assert (told.outcome, told.reason) == ("failed", "input-refused")
     assert "404" in told.text and "canary" not in told.text
+    wrong = {"source": f"{hub.url}/web/data?sig=canary", "sha256": "0" * 64}
+    for number, more in enumerate(({"to": "x"}, {"to": "x", "size": 5}, {"to": "."}, {"to": "x", "unpack": True})):
+        told = stager.not_staged({**wrong, **more}, job=f"wrong{number}")
+        assert "canary" not in told.text, told
+
+
+def test_who_asks_is_said_where_the_address_names_him(stager: LiveStager, hub: FileHub) -> None:
+    said: list[str] = []
+
+    def asked(request: Any) -> bool:
+        said.append(request.headers["Authorization"])
+        return False
+
+    hub.web["/web/data"] = DATA
+    hub.faults["head"], hub.faults["get"] = [asked], [asked]
+    got = stager.staged({"to": "x", "source": hub.url.replace("//", "//us%40er:canary@") + "/web/data"})
+    assert said == ["Basic dXNAZXI6Y2FuYXJ5"] * 2
+    assert Path(got.visible[0]).parents[1].name == cache_scope("alice")
+    source = hub.url.replace("//", "//user:canary@") + "/web/none"
+    assert "canary" not in stager.not_staged({"to": "x", "source": source}, job="j2").text
 
 
 def test_one_without_any_mark_is_nobodys_but_the_jobs(stager: LiveStager, hub: FileHub) -> None:
