@@ -90,6 +90,15 @@ class Machine:
             each["id"]: (each["free"].get("cpus", 1000) / 1000, each["free"].get("memory", 0) / GB) for each in workers
         }
 
+    def busy(self) -> set[str]:
+        """Those on which a job runs."""
+        return {each["id"] for each in self._hub.get("/v1/workers")["workers"] if each["running"]}
+
+    def shape(self, name: str) -> float:
+        """Its cores, those that its own jobs use included."""
+        cores: float = self._hub.get(f"/v1/workers/{name}")["shape"].get("cpus", 1000) / 1000
+        return cores
+
     def reaches(self, **free: tuple[float, float]) -> None:
         found: dict[str, Any] = {}
 

@@ -4,7 +4,9 @@ import contextlib
 import fcntl
 import os
 import signal
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from tests import needs
@@ -109,6 +111,60 @@ def test_a_folder_that_is_full_keeps_nobody_who_is_there_from_anything(machine: 
         machine.runs_on(job, "succeeded")
         machine.reaches(w1=(32, 64), w2=(32, 64))
         machine.end()
+
+
+class Witness(threading.Thread):
+    """Adds up, all the time, the cores of jobs that are alive at the same moment, by what their processes carry."""
+
+    def __init__(self, mark: str) -> None:
+        super().__init__(daemon=True)
+        self._mark = f"STORM={mark}".encode()
+        self.over = threading.Event()
+        self.most, self.looks = 0, 0
+
+    def run(self) -> None:
+        while not self.over.is_set():
+            seen = {entry: what for entry in Path("/proc").glob("[1-9]*") if (what := self._what(entry))}
+            together = dict(
+                what for entry, what in seen.items() if self._what(entry) == what and alive(int(entry.name))
+            )
+            self.most = max(self.most, sum(together.values()))
+            self.looks += 1
+
+    def _what(self, process: Path) -> tuple[bytes, int] | None:
+        try:
+            carried = (process / "environ").read_bytes().split(b"\0")
+        except OSError:
+            return None
+        if self._mark not in carried:
+            return None
+        env = dict(entry.split(b"=", 1) for entry in carried if b"=" in entry)
+        return env[b"WM_ATTEMPT"], int(env[b"WM_CPUS"])
+
+
+def test_whoever_is_killed_never_more_runs_than_there_is(machine_of: Any, hub: Any, tmp_path: Path) -> None:
+    machine: Machine = machine_of("4")
+    witness = Witness(str(tmp_path))
+    witness.start()
+    agents = dict(zip(names := [f"w{n}" for n in range(4)], machine.workers(*names), strict=True))
+    for cores in (1, 2, 3):
+        more = {"array": {"count": 300}, "env": {"STORM": str(tmp_path)}}
+        hub.submit("sleep", "0.2", resources={"cpus": cores * 1000}, **more)
+    for turn in range(6):
+        machine.eventually(lambda: machine.busy() & set(agents), "one of them to have a job")
+        victim = sorted(machine.busy() & set(agents) or agents)[0]  # the first may have ended meanwhile
+        agent = agents.pop(victim)
+        os.kill(machine.keepers(agent.pid)[0] if turn % 2 else agent.pid, signal.SIGKILL)
+        (agents[f"x{turn}"],) = machine.workers(f"x{turn}")
+        agent.wait(20)
+    for agent in agents.values():
+        agent.kill()
+    machine.workers("last")
+    machine.eventually(lambda: machine.shape("last") == 4, "all that was held to be free again")
+    witness.over.set()
+    witness.join()
+    assert witness.looks > 20
+    assert 3 <= witness.most <= 4, "and it was used"
 
 
 def test_each_gpu_goes_to_one_job(machine: Machine) -> None:
