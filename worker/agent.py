@@ -148,6 +148,9 @@ class Agent:
         times = [self._state.wake_at(now), self._alive_at + ALIVE_MS, self._usage_at]
         if self._gpu_watch is not None and self._gpu_watch.due is not None:
             times.append(self._gpu_watch.due)
+        due_in = None if self._runner is None else self._runner.due_in()
+        if due_in is not None:
+            times.append(now + due_in)
         for line in (self._polls, self._reports):
             if line.busy:
                 times.append(line.deadline)

@@ -57,7 +57,7 @@ def has_files(assignment: Mapping[str, Any]) -> bool:
 
 
 class FileJob:
-    __slots__ = ("assignment", "inputs", "kept", "outputs", "phase", "result", "told", "visible")
+    __slots__ = ("assignment", "inputs", "kept", "outputs", "phase", "result", "told", "until", "visible")
 
     def __init__(self, assignment: Assignment) -> None:
         """Handed to the keeper, until it is staged or collected."""
@@ -70,6 +70,7 @@ class FileJob:
         self.result: Optional[Result] = None  # of its process, while its outputs are collected
         self.kept = ""
         self.told: Optional[Tuple[str, str, str]] = None  # to end: outcome, reason, text
+        self.until = 0  # then what it has to keep may be sent no longer
 
     @property
     def key(self) -> Key:

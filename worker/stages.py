@@ -160,14 +160,20 @@ class Stages:
         if found is None or found.phase == HANDED:
             self._runner.cancel(job, epoch, reason, text, grace_ms, outcome)
 
-    def _break_off(self, job: FileJob, outcome: str, reason: str, text: str) -> None:
-        """One that the keeper has may have ended already: then it must not go on here."""
-        if job.phase == HANDED:
-            job.told = job.told or (outcome, reason, text)
-        elif job.result is None:
+    def _break_off(self, job: FileJob, outcome: str, reason: str, text: str, grace_ms: int = 0) -> None:
+        """One that the keeper has may have ended already: what it left has the grace to be sent, and no longer."""
+        if job.phase == STAGING:
             self._end_unstarted(job, outcome, reason, text)
-        else:
-            self._end(job, changed(job.result, outcome, reason, text))
+            return
+        until = self._clock() + grace_ms
+        job.until = until if job.told is None else min(job.until, until)
+        job.told = job.told or (outcome, reason, text)
+        if job.phase == COLLECTING and not grace_ms:
+            self._end_as_told(job)
+
+    def _end_as_told(self, job: FileJob) -> None:
+        if job.result is not None and job.told is not None:
+            self._end(job, changed(job.result, *job.told))
 
     def recall(self, attempts: Sequence[Key]) -> None:
         """As the runner's."""
@@ -208,9 +214,9 @@ class Stages:
         self._runner.ask_usage()
 
     def stop(self, grace_ms: int, reason: str, text: str = "", outcome: str = Outcome.RETURNED) -> None:
-        """As the runner's."""
+        """As the runner's. What is being sent has the grace, too: the work of a job is lost with it."""
         for job in list(self._jobs.values()):
-            self._break_off(job, outcome, reason, text)
+            self._break_off(job, outcome, reason, text, grace_ms)
         self._runner.stop(grace_ms, reason, text, outcome)
 
     def close(self, wait_ms: int = 5000) -> None:
@@ -242,10 +248,18 @@ class Stages:
     @property
     def has_news(self) -> bool:
         """`read` or `read_stager` has something, whatever their descriptors say."""
-        return bool(self._events) or (self._hand is not None and self._hand.failed)
+        return bool(self._events) or (self._hand is not None and self._hand.failed) or self.due_in() == 0
+
+    def due_in(self) -> Optional[int]:
+        """The ms after which `read` has something by itself; None: it never has."""
+        ends = [job.until for job in self._jobs.values() if job.told is not None and job.phase == COLLECTING]
+        return max(0, min(ends) - self._clock()) if ends else None
 
     def read(self) -> List[Event]:
         """As the runner's. To be called also when `has_news`."""
+        for job in self._in(COLLECTING) if self._jobs else ():
+            if job.told is not None and self._clock() >= job.until:
+                self._end_as_told(job)
         try:
             events = self._runner.read()
         except KeeperDied:
@@ -288,8 +302,8 @@ class Stages:
             self._events.append(event)
         elif event.kept:
             job.phase, job.result, job.kept = COLLECTING, event.result, event.kept
-            if job.told:
-                self._break_off(job, *job.told)
+            if job.told is not None and self._clock() >= job.until:
+                self._end_as_told(job)
             else:
                 self._ask(job)
         elif job.outputs and event.result["outcome"] == Outcome.SUCCEEDED:

@@ -128,6 +128,21 @@ def test_a_job_that_is_being_staged_is_queued_and_seen(
     assert int(fake_hub.logs["a", 1]) == len(HUGE)
 
 
+def test_what_was_sent_within_the_grace_of_a_stop_counts(
+    fake_hub: FilesHub, start_agent: Any, web: Web, eventually: Any
+) -> None:
+    agent = start_agent("--pass-down-termination")
+    gate = web.gate("/kept/out/x")
+    fake_hub.assign(fake_hub.with_files("sends", "mkdir out; echo x > out/x", outputs=True))
+    web.until_waiting("/kept/out/x")
+    agent.process.send_signal(signal.SIGTERM)
+    eventually(lambda: agent.said("stopping"), "it to heed that")
+    gate.set()
+    result = fake_hub.result("sends")
+    assert (result["outcome"], [one["path"] for one in result["files"]]) == ("succeeded", ["out/x"])
+    assert agent.exit_code() == 0
+
+
 @pytest.mark.parametrize("version", ["3.9", "3.13"])
 def test_the_single_file_brings_its_stager_along(
     fake_hub: FilesHub, start_agent: Any, web: Web, tmp_path: Path, version: str
@@ -202,9 +217,10 @@ def test_a_drain_gives_back_what_is_staged_and_waits_for_what_is_collected(
     assert not (agent.work_dir / "staged").exists()
 
 
-def test_an_end_at_once_leaves_nothing_and_nobody(
+def test_a_stop_gives_what_is_sent_the_grace_and_a_second_one_none(
     fake_hub: FilesHub, start_agent: Any, web: Web, eventually: Any
 ) -> None:
+    """And then nothing and nobody is left."""
     agent = start_agent("--pass-down-termination")
     web.gate("/slow")
     web.gate("/kept/out/x")
@@ -215,7 +231,10 @@ def test_an_end_at_once_leaves_nothing_and_nobody(
     pids = children(agent.pid)
     assert len(pids) == 2
     agent.process.send_signal(signal.SIGTERM)
-    assert {fake_hub.result(name)["outcome"] for name in ("waits", "sends")} == {"returned"}
+    assert fake_hub.result("waits")["outcome"] == "returned"
+    assert not fake_hub.results["sends", 1]
+    agent.signal_again(signal.SIGTERM)
+    assert fake_hub.result("sends", seconds=5)["outcome"] == "returned"
     assert agent.exit_code() == 0
     eventually(lambda: not any(map(is_there, pids)), "the end of keeper and stager")
 

@@ -174,7 +174,8 @@ class Everything(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.keeper, self.stager = FakeKeeper(), FakeStager()
-        self.stages = Stages(self.keeper, self.stager, clock=lambda: 0)  # type: ignore[arg-type]
+        self.now = 0
+        self.stages = Stages(self.keeper, self.stager, clock=lambda: self.now)  # type: ignore[arg-type]
         self.given: dict[Key, Any] = {}
         self.ends: dict[Key, Any] = {}
         self.started: set[Key] = set()
@@ -222,10 +223,14 @@ class Everything(RuleBasedStateMachine):
             self.keeper.misfits.add(key)
             self.stages.resize(Shape())
 
-    @rule()
-    @precondition(lambda self: self.count > 8)
-    def stop(self) -> None:
-        self.stages.stop(0, "stop", "all of it")
+    @rule(grace_ms=st.sampled_from([0, 1000]))
+    @precondition(lambda self: self.count > 4)
+    def stop(self, grace_ms: int) -> None:
+        self.stages.stop(grace_ms, "stop", "all of it")
+
+    @rule(ms=st.sampled_from([1, 1000]))
+    def time_passes(self, ms: int) -> None:
+        self.now += ms
 
     @rule()
     def read(self) -> None:
@@ -453,6 +458,29 @@ def test_a_cancel_that_crosses_the_end_counts(stages: Stages, keeper: FakeKeeper
     stages.cancel("a", 1, "cancelled", "by ann")
     assert [each["outcome"] for each in ends(stages)] == ["cancelled"]
     assert stager.begun == 0 and not keeper.kept
+
+
+def test_what_is_sent_has_the_grace_of_a_stop(keeper: FakeKeeper, stager: FakeStager) -> None:
+    now = [1000]
+    stages = Stages(keeper, stager, clock=lambda: now[0])  # type: ignore[arg-type]
+    stages.start([job(name, outputs=True) for name in ("sent", "late", "after")])
+    for name in ("sent", "late", "after"):
+        keeper.begin((name, 1))
+    keeper.end(("sent", 1), "succeeded")
+    keeper.end(("late", 1), "succeeded")
+    stages.read()
+    keeper.end(("after", 1), "succeeded")  # not read yet
+    stages.stop(5000, "drained", "its worker goes")
+    assert ends(stages) == [] and stages.due_in() == 5000
+    now[0] += 4000
+    stager.said = [messages.Collected("sent", 1, [{"path": "x"}], {})]
+    stages.read_stager()
+    assert [(each["job"], each["outcome"]) for each in ends(stages)] == [("sent", "succeeded")]
+    now[0] += 1000
+    assert stages.due_in() == 0 and stages.has_news
+    assert [(each["job"], each["outcome"], each["reason"]) for each in ends(stages)] == [
+        ("late", "returned", "drained"), ("after", "returned", "drained")]  # fmt: skip
+    assert stages.due_in() is None and not keeper.kept
 
 
 def test_a_stager_that_dies_is_begun_again_for_what_is_in_use(
