@@ -6,7 +6,7 @@ This program speaks to its own hub over this machine's own address. Workers on o
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ PATIENCE_S = 3.0
 USUAL_PORT = 8443
 NOWHERE = f"https://hub.invalid:{USUAL_PORT}"  # stands for an address that nobody has given yet
 _ADDRESS = ("listen", "advertise_url", "tls", "tls_certificate", "tls_key", "behind_proxy")
+_PROMISED = ("storages", "blob_keep_ms", "blob_limit")  # jobs were submitted by them
 NO_FINGERPRINT = "0" * 64  # likewise
 
 
@@ -47,20 +48,33 @@ def hub_settings(settings: Settings, **over: object) -> "HubSettings":
 
 def _address_kept(state_dir: Path) -> dict[str, object]:
     """Of the hub that was started here last, if it had an address that somebody gave it."""
+    before = _before(state_dir, _ADDRESS)
+    return before if before.get("advertise_url") else {}
+
+
+def _before(state_dir: Path, names: Iterable[str]) -> dict[str, object]:
+    """Settings of the hub that was started here last."""
     from worker_manager.hub.settings import HubSettings
 
     try:
         before = HubSettings.from_json((state_dir / discovery.SETTINGS).read_text())
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
-    return {name: getattr(before, name) for name in _ADDRESS} if before.advertise_url else {}
+    return {name: getattr(before, name) for name in names}
 
 
 def hub_as_it_was(settings: Settings, hub: discovery.RunningHub | None) -> "HubSettings":
     """To start it again when it has died: workers know its address."""
     told = {"advertise_url": hub.url} if hub is not None and hub.advertised else {}
-    kept = hub_settings(settings)
-    return kept if not told or same(kept.advertise_url, hub.url if hub else "") else hub_settings(settings, **told)
+    promised = {
+        name: value
+        for name, value in _before(settings.manager.state_dir, _PROMISED).items()
+        if name not in settings.hub.own
+    }
+    kept = hub_settings(settings, **promised)
+    if not told or same(kept.advertise_url, hub.url if hub else ""):
+        return kept
+    return hub_settings(settings, **promised, **told)
 
 
 def client_of(settings: Settings, role: str = "operator") -> HubClient:

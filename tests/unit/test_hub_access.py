@@ -50,6 +50,15 @@ def test_one_that_died_is_started_again_under_its_address_whoever_had_started_it
     assert hub_as_it_was(settings(tmp_path), None).listen == "127.0.0.1:0"
 
 
+def test_one_that_died_still_signs_for_the_storages_that_jobs_name(tmp_path: Path) -> None:
+    before = hub_settings(settings(tmp_path), storages=("s3://bucket/a",), blob_limit=5)
+    (tmp_path / discovery.SETTINGS).write_text(before.to_json())
+    again = hub_as_it_was(settings(tmp_path), None)
+    assert (again.storages, again.blob_limit) == (("s3://bucket/a",), 5)
+    assert hub_as_it_was(settings(tmp_path, storages=("gs://other",)), None).storages == ("gs://other",)
+    assert hub_settings(settings(tmp_path)).storages == (), "one that is started anew is as it is told"
+
+
 def test_what_is_proposed_is_no_loopback_address() -> None:
     assert proposal().startswith("https://")
     assert proposal().endswith(":8443")
