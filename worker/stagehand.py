@@ -132,13 +132,13 @@ class Stagehand:
         self._trouble = ""
         self.pid = 0
 
-    def tell(self, message: "Message", held: Sequence[Sequence[Any]] = ()) -> None:
-        """It is begun when there is none; `held` are the attempts whose inputs are in use then."""
+    def tell(self, message: "Message", held: Callable[[], Sequence[Sequence[Any]]] = list) -> None:
+        """It is begun when there is none; `held` tells the attempts whose inputs are in use then."""
         self.begin(held)
         if self._channel is not None:
             self._channel.send([message])
 
-    def begin(self, held: Sequence[Sequence[Any]]) -> None:
+    def begin(self, held: Callable[[], Sequence[Sequence[Any]]]) -> None:
         """Unless it runs. When none can be begun it has `failed`."""
         if self._channel is not None:
             return
@@ -146,7 +146,7 @@ class Stagehand:
 
         self._cache_name = self._cache_name or messages.cache_name(self._hub.worker)
         try:
-            setup = messages.setup(self._hub.server, self._setup(held))
+            setup = messages.setup(self._hub.server, self._setup(held()))
             self._channel, self.pid = starting.start()
         except OSError as error:
             self._trouble = "a stager could not be started: %s" % error

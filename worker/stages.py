@@ -87,6 +87,7 @@ class Stages:
         self._user_of = user_of
         self._clock = clock
         self._jobs: Dict[Key, FileJob] = {}  # those with files, from their start to their end
+        self._told: Dict[Key, FileJob] = {}  # of them those that were told to end, and have begun
         self._events: List[Event] = []  # ends that nobody has read yet
         self._deaths = 0  # in a row
         self._given_up = stagehand is None
@@ -138,7 +139,7 @@ class Stages:
 
     def _tell(self, message: Any) -> None:
         if self._hand is not None:
-            self._hand.tell(message, self._held())
+            self._hand.tell(message, self._held)
 
     def _held(self) -> List[Key]:
         """Whose inputs must stay where they are."""
@@ -168,7 +169,13 @@ class Stages:
         until = self._clock() + grace_ms
         job.until = until if job.told is None else min(job.until, until)
         job.told = job.told or (outcome, reason, text)
+        self._told[job.key] = job
         if job.phase == COLLECTING and not grace_ms:
+            self._end_as_told(job)
+
+    def _end_what_is_late(self) -> None:
+        now = self._clock()
+        for job in [job for job in self._told.values() if job.phase == COLLECTING and now >= job.until]:
             self._end_as_told(job)
 
     def _end_as_told(self, job: FileJob) -> None:
@@ -252,14 +259,13 @@ class Stages:
 
     def due_in(self) -> Optional[int]:
         """The ms after which `read` has something by itself; None: it never has."""
-        ends = [job.until for job in self._jobs.values() if job.told is not None and job.phase == COLLECTING]
+        ends = [job.until for job in self._told.values() if job.phase == COLLECTING]
         return max(0, min(ends) - self._clock()) if ends else None
 
     def read(self) -> List[Event]:
         """As the runner's. To be called also when `has_news`."""
-        for job in self._in(COLLECTING) if self._jobs else ():
-            if job.told is not None and self._clock() >= job.until:
-                self._end_as_told(job)
+        if self._told:
+            self._end_what_is_late()
         try:
             events = self._runner.read()
         except KeeperDied:
@@ -377,9 +383,8 @@ class Stages:
             return found
         for job in self._in(COLLECTING):
             self._ask(job)
-        held = self._held()
-        if held and self._hand is not None:
-            self._hand.begin(held)
+        if self._hand is not None and self._held():
+            self._hand.begin(self._held)
         return found
 
     # ------------------------------------------------------------ ends
@@ -391,6 +396,7 @@ class Stages:
         from worker.staging import messages
 
         del self._jobs[job.key]
+        self._told.pop(job.key, None)
         if self._hand is not None and self._hand.pid:
             self._hand.tell(messages.drop(*job.key))
         if job.kept:

@@ -1,7 +1,7 @@
 """Jobs with files between the agent and its keeper: whatever happens in whatever order, each ends exactly once, and
 nothing is left with the stager or on the disk."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -111,7 +111,7 @@ class FakeStager:
         self.failed = False
         self.begun = 0
 
-    def begin(self, held: Sequence[Key]) -> None:
+    def begin(self, held: Callable[[], Sequence[Key]]) -> None:
         if self.pid:
             return
         if self.cannot_begin:
@@ -119,9 +119,9 @@ class FakeStager:
             return
         self.begun += 1
         self.pid = 100 + self.begun
-        self.named = set(held)
+        self.named = set(held())
 
-    def tell(self, message: Any, held: Sequence[Key] = ()) -> None:
+    def tell(self, message: Any, held: Callable[[], Sequence[Key]] = list) -> None:
         self.begin(held)
         if not self.pid:
             return
