@@ -94,7 +94,7 @@ class Folder:
         try:
             wire = json.loads(self._said_by(name))
             return Standing(_amounts(wire["sees"]), _amounts(wire["holds"]), tuple(map(_id, wire["gpus"])))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             return None
 
     def _said_by(self, name: str) -> bytes:

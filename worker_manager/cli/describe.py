@@ -173,6 +173,7 @@ def _worker(inv: Invocation, worker: Mapping[str, Any]) -> None:
             ("State", text("state")(worker)),
             ("Has", resources(worker.get("shape"))),
             ("Free", resources(worker.get("free"))),
+            ("Shares machine", str((worker.get("shape") or {}).get("machine", ""))),
             ("Running", text("running")(worker)),
             ("Assigned", text("assigned")(worker)),
             ("Jobs done", text("runs")(worker)),

@@ -268,6 +268,13 @@ def test_describe_shows_limits_and_what_is_used() -> None:
         assert words in told
 
 
+def test_a_worker_that_shares_its_machine_says_which() -> None:
+    shares = {**WORKER, "shape": {**WORKER["shape"], "machine": "4a51c0de"}}
+    told = House(FakeHub({("GET", "/v1/workers/w1"): shares})).ok("describe", "worker", "w1")
+    assert "Shares machine:" in told and "4a51c0de" in told
+    assert "Shares machine" not in House(FakeHub({("GET", "/v1/workers/w1"): WORKER})).ok("describe", "worker", "w1")
+
+
 def test_a_worker_s_cache_is_shown_with_what_it_saved() -> None:
     cache = {"entries": 3, "bytes": 1 << 30, "hits": 3, "misses": 1, "hit_bytes": 1 << 31}
     known, unknown = {**WORKER, "cache": cache}, {**WORKER, "id": "w2", "cache": None}

@@ -160,6 +160,10 @@ def test_of_whom_nothing_makes_sense_everything_is_held(folder: Path) -> None:
     good = (folder / "b.held").read_bytes()
     told = (b"{", b"[]", b"[" * 50_000, b"\x00\xff", b'{"sees": {}, "holds": {"cpus": "many"}, "gpus": 3}')
     told += (b'{"sees": {}, "holds": {"cpus": -5000}, "gpus": []}', b'{"sees": {}, "holds": {}, "gpus": [7]}')
+    told += (
+        b'{"sees": {}, "holds": {"cpus": Infinity}, "gpus": []}',
+        b'{"sees": {"cpus": NaN}, "holds": {}, "gpus": []}',
+    )
     records = [b"%08x%8d" % (zlib.crc32(text), len(text)) + text for text in told]
     half = good[:10] + good[10:].upper()
     for record in (b"", b"none at all", b"-" * 100_000, half, good[:40], *records):
