@@ -71,6 +71,7 @@ class Cables:
         """Another one."""
         at = len(self.workers) + 2
         cable = Cable(f"wm{os.getpid()}-{at}", self.near, f"{self.near.rpartition('.')[0]}.{at}")
+        subprocess.run(["ip", "netns", "del", cable.name], capture_output=True)  # of a killed run with our number
         call("ip", "netns", "add", cable.name)
         self.stack.callback(call, "ip", "netns", "del", cable.name)  # its interfaces go with it
         cable.lay()
