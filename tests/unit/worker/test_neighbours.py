@@ -1,6 +1,7 @@
 """Workers that share a machine, in one process; the deaths are real."""
 
 import contextlib
+import json
 import os
 import select
 import shutil
@@ -14,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests import needs
 from worker.machine.folder import MOST_NAMES, Folder, NotShared, Standing
@@ -174,6 +177,30 @@ def test_of_whom_nothing_makes_sense_everything_is_held(folder: Path) -> None:
     one.look()
     assert cores(one) == (32, 64)
     other.close()
+
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+PARTS = st.fixed_dictionaries(
+    {}, optional={name: ANY | st.dictionaries(st.text(), ANY) for name in ("sees", "holds", "gpus")}
+)
+
+
+@given(PARTS | ANY)
+@settings(max_examples=100, deadline=None)
+def test_whatever_a_neighbour_writes_is_read_as_amounts_or_not_at_all(told: object) -> None:
+    said = json.dumps(told).encode()
+    with tempfile.TemporaryDirectory() as place:
+        folder = Folder(place + "/machine")
+        Path(folder.file("x", "held")).write_bytes(b"%08x%8d" % (zlib.crc32(said), len(said)) + said)
+        standing = folder.standing("x")
+    if standing is not None:
+        amounts = [*standing.sees.values(), *standing.holds.values()]
+        assert all(type(count) is int and count >= 0 for count in amounts)
+        assert all(type(gpu) is str for gpu in standing.gpus)
 
 
 def test_pipes_and_links_in_the_place_of_files_are_not_waited_for(folder: Path) -> None:
