@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,18 @@ def test_who_goes_away_in_the_middle_gives_back_his_place(start_hub: Any) -> Non
         next(reply.iter_content(1000))
     until(lambda: shown(hub, 'wm_hub_blob_transfers{way="download"}') == 0, "his place to be free")
     assert shown(hub, "wm_hub_blob_bytes_sent_total") < 16 * MIB, "nobody reads the rest from the disk for nobody"
+
+
+def test_transfers_do_not_turn_other_requests_away(start_hub: Any) -> None:
+    hub = start_hub(max_requests=2)
+    alice = Sender(hub)
+    with ExitStack() as lines:
+        for number in range(4):
+            line = lines.enter_context(Line(alice, sha(b"%d" % number), 0, MIB))
+            line.send(b"x")
+        until(lambda: shown(hub, 'wm_hub_blob_transfers{way="upload"}') == 4, "all to begin")
+        assert hub.get("/v1/jobs") == {"jobs": [], "next": None}
+        assert shown(hub, "wm_hub_requests_serving") == 1
 
 
 def test_no_more_transfers_than_allowed_and_workers_do_not_wait_for_them(start_hub: Any, wire_worker: Any) -> None:
