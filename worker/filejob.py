@@ -20,7 +20,7 @@ def are_inputs(told: Any) -> bool:
         and _is_word(each.get("source"))
         and isinstance(each.get("sha256", ""), str)
         and (each.get("size") is None or (isinstance(each["size"], int) and each["size"] >= 0))
-        and all(isinstance(each.get(name, False), bool) for name in ("unpack", "copy"))
+        and all(isinstance(each.get(name, False), bool) for name in ("unpack", "copy", "run"))
         for each in told
     )
 

@@ -21,6 +21,7 @@ class Input(TypedDict, total=False):
     size: Optional[int]
     unpack: bool  # an archive: `to` is a folder with what is in it
     copy: bool  # the job may write to it; else it is read-only, and shared with others
+    run: bool  # one file, which the job may execute
 
 
 class Output(TypedDict, total=False):

@@ -72,6 +72,7 @@ def test_files_and_folders_of_this_machine_get_to_the_job(desk: Desk, tmp_path: 
     data = tmp_path / "data"
     (data / "deep").mkdir(parents=True)
     (data / "a").write_bytes(b"a")
+    (data / "a").chmod(0o755)
     (data / "deep" / "b c").write_bytes(b"a")  # the same bytes: sent once
     (data / "link").symlink_to(data / "a")
     (tmp_path / "big").write_bytes(BIG)
@@ -85,6 +86,8 @@ def test_files_and_folders_of_this_machine_get_to_the_job(desk: Desk, tmp_path: 
         "x/model": BIG,
         "y/big": BIG,
     }
+    runs = [each["to"] for each in assignment["work"]["inputs"] if each.get("run")]
+    assert runs == ["data/a", "data/link"]
     copies = [each["to"] for each in assignment["work"]["inputs"] if each.get("copy")]
     assert copies == ["y/big"]
     assert {each["size"] for each in assignment["work"]["inputs"]} == {1, len(BIG)}

@@ -92,9 +92,9 @@ class Inputs:
         if pin is None:
             self._build_there(each, found, target)
         elif isinstance(pin, Private):
-            self._take_over(pin, target, each.copy)
-        elif each.copy:
-            self._copy(pin, target)
+            self._take_over(pin, target, each)
+        elif each.copy or each.run:  # what lies in the cache is nobody's to be made executable
+            self._copy(pin, target, each)
         else:
             os.symlink(pin.path, target)
             self._visible.append(pin.path)
@@ -174,29 +174,31 @@ class Inputs:
             raise
         self._desk.house.fetched_privately(builder.fetched)
         self._got(each.name, found.size or builder.fetched, builder.fetched)
-        self._settle(target, each.copy)
+        self._settle(target, each)
 
-    def _take_over(self, pin: Pin, target: str, writable: bool) -> None:
+    def _take_over(self, pin: Pin, target: str, each: Wanted) -> None:
         """It was built for us alone."""
         try:
             os.rename(pin.path, target)
         except OSError:
             copying.copy(pin.path, target, None, self._attempt.stop, lambda _: None)
         pin.release()
-        self._settle(target, writable)
+        self._settle(target, each)
 
-    def _copy(self, pin: Pin, target: str) -> None:
+    def _copy(self, pin: Pin, target: str, each: Wanted) -> None:
         copying.copy(pin.path, target, self._user, self._attempt.stop, lambda _: None)
         pin.release()
+        if each.run and not os.path.isdir(target):
+            os.chmod(target, 0o755 if each.copy else 0o555)
 
-    def _settle(self, target: str, writable: bool) -> None:
+    def _settle(self, target: str, each: Wanted) -> None:
         """What lies in the folder itself is the job's, read-only where it did not ask for more. A folder itself stays
         writable: it could not be moved to where it belongs."""
         is_folder = os.path.isdir(target)
-        runs = not is_folder and bool(os.stat(target).st_mode & 0o111)
-        if is_folder and not writable:
+        runs = not is_folder and (each.run or bool(os.stat(target).st_mode & 0o111))
+        if is_folder and not each.copy:
             freeze(target)
-        os.chmod(target, 0o755 if is_folder else (0o644 if writable else 0o444) | (0o111 if runs else 0))
+        os.chmod(target, 0o755 if is_folder else (0o644 if each.copy else 0o444) | (0o111 if runs else 0))
         if self._user is not None:
             for folder, folders, names in os.walk(target):
                 for name in (*folders, *names):

@@ -15,6 +15,7 @@ class Wanted(NamedTuple):
     size: Optional[int]
     unpack: bool
     copy: bool
+    run: bool = False
 
     @property
     def name(self) -> str:
@@ -53,4 +54,4 @@ def _one(told: Mapping[str, Any]) -> Wanted:
         sha256 = named
     if (sha256 and not is_digest(sha256)) or not (size is None or is_amount(size)):
         raise Refused("the digest or size of %s is none" % "/".join(parts))
-    return Wanted(parts, source, sha256, size, bool(told.get("unpack")), bool(told.get("copy")))
+    return Wanted(parts, source, sha256, size, bool(told.get("unpack")), bool(told.get("copy")), bool(told.get("run")))

@@ -124,7 +124,11 @@ def _files(job: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What it takes, what of it is kept, and what was."""
     for each in job.get("inputs") or ():
         words = [f"{each.get('to')} from {_shown(str(each.get('source')))}"]
-        words += [word for name, word in (("unpack", "unpacked"), ("copy", "a copy of its own")) if each.get(name)]
+        words += [
+            word
+            for name, word in (("unpack", "unpacked"), ("copy", "a copy of its own"), ("run", "executable"))
+            if each.get(name)
+        ]
         yield "Input", ", ".join(words)
     for each in job.get("outputs") or ():
         words = [f"{each.get('glob')} to {'the hub' if each.get('to') == 'hub' else each.get('to')}"]

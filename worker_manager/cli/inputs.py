@@ -111,7 +111,8 @@ def sent(inv: Invocation, client: Any, jobs: Sequence[Spec]) -> list[Spec]:
             if rest.get("sha256") not in (None, "", found.sha256):
                 raise UsageError(f"{path} has the SHA-256 {found.sha256}, not {rest['sha256']}")
             place = _place(str(each.get("to") or _own_name(source)), below)
-            yield {**rest, "source": f"blob:{found.sha256}", "to": place, "size": found.size}
+            more = {"run": True} if path.stat().st_mode & 0o100 and not each.get("unpack") else {}
+            yield {**more, **rest, "source": f"blob:{found.sha256}", "to": place, "size": found.size}
 
     return [_with_inputs(job, expanded) for job in jobs]
 

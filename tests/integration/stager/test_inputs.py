@@ -130,6 +130,16 @@ def test_one_without_any_mark_is_nobodys_but_the_jobs(stager: LiveStager, hub: F
     assert not list((stager.cache_dir / "entries").iterdir())
 
 
+def test_what_is_to_run_can_be_executed_and_leaves_the_cache_as_it_is(stager: LiveStager, hub: FileHub) -> None:
+    source = f"blob:{hub.add(b'#!/bin/sh')}"
+    for number, more in enumerate(({}, {"run": True}, {"run": True, "copy": True})):
+        said = stager.staged({"to": "x", "source": source, **more}, job=f"j{number}")
+        path = Path(said.folder) / "x"
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert (path.is_symlink(), oct(mode)) == [(True, "0o444"), (False, "0o555"), (False, "0o755")][number]
+    assert hub.count("get") == 1
+
+
 def test_a_copy_may_be_written_to(stager: LiveStager, hub: FileHub) -> None:
     source = f"blob:{hub.add(DATA)}"
     said = stager.staged({"to": "a/x", "source": source, "copy": True})

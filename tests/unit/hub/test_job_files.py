@@ -27,7 +27,7 @@ def test_inputs_and_outputs_stand_in_the_work_and_ask_for_a_worker_that_knows_th
     job = submit(
         inputs=[
             {"from": "https://example.org/data/a.tar.gz?sign=1", "unpack": True, "size": 10},
-            {"source": f"blob:{DIGEST}", "to": "model/weights", "copy": True},
+            {"source": f"blob:{DIGEST}", "to": "model/weights", "copy": True, "run": True},
             {"source": "job:j7/out/table.csv"},
             {"source": "s3://bucket/some/folder/", "to": "folder"},
         ],
@@ -35,7 +35,7 @@ def test_inputs_and_outputs_stand_in_the_work_and_ask_for_a_worker_that_knows_th
     )
     assert job.work["inputs"] == [
         {"to": "a", "source": "https://example.org/data/a.tar.gz?sign=1", "size": 10, "unpack": True},
-        {"to": "model/weights", "source": f"blob:{DIGEST}", "sha256": DIGEST, "copy": True},
+        {"to": "model/weights", "source": f"blob:{DIGEST}", "sha256": DIGEST, "copy": True, "run": True},
         {"to": "table.csv", "source": "job:j7/out/table.csv"},
         {"to": "folder", "source": "s3://bucket/some/folder/"},
     ]
@@ -75,6 +75,7 @@ PLAIN = "https://example.org/a"
         ({"from": "job:j7/", "unpack": True}, "inputs[0]", "say `to`"),
         ({"from": "s3://bucket/"}, "inputs[0]", "say `to`"),
         ({"from": "s3://bucket/a/", "unpack": True}, "inputs[0]", "everything below"),
+        ({"from": "s3://bucket/a.zip", "unpack": True, "run": True}, "inputs[0]", "no run"),
         ({"from": f"blob:{DIGEST}", "to": "a", "sha256": "f" * 64}, "inputs[0]", "another digest"),
         ({"from": "ftp://example.org/a"}, "inputs[0].from", "a source is one of"),
         ({"from": "/data/a"}, "inputs[0].from", "a source is one of"),
@@ -92,6 +93,7 @@ PLAIN = "https://example.org/a"
         ({"from": "s3://bucket/prefix/../secret"}, "inputs[0].from", "without .."),
         ({"from": "s3://bucket/prefix//secret"}, "inputs[0].from", "empty parts"),
         ({"from": "az://Account/box/a"}, "inputs[0].from", "account/container/blob"),
+        ({"from": "s3://bucket/a\u200b"}, "inputs[0].from", "cannot be seen"),
         ({"from": "s3:/bucket/a"}, "inputs[0].from", "in front"),
         ({"from": "https://example.org/" + "a" * 5000}, "inputs[0].from", "longer than"),
     ],

@@ -20,12 +20,18 @@ Switch = Annotated[bool, Field(strict=True)]
 
 def _is_source(text: str) -> str:
     read_source(text)
-    return text
+    return _shown_as_it_is(text)
 
 
 def _is_place(text: str) -> str:
     if text != HUB:
         read_prefix(text)
+    return _shown_as_it_is(text)
+
+
+def _shown_as_it_is(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("it holds characters that cannot be seen")
     return text
 
 
@@ -47,14 +53,17 @@ class Input(_Strict):
     size: Annotated[int, Field(ge=0, le=LARGEST, strict=True)] | None = None
     unpack: Switch = False
     copied: Switch = Field(default=False, alias="copy")
+    run: Switch = False
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
         source = self.read
         if self.to is None and not _own_name(source, self.unpack):
             raise ValueError("this source has no name of its own: say `to`, the path it is to have")
-        if source.folder and (self.unpack or self.sha256 or self.size is not None):
-            raise ValueError("a source that ends in / means everything below it: no unpack, sha256 or size")
+        if source.folder and (self.unpack or self.run or self.sha256 or self.size is not None):
+            raise ValueError("a source that ends in / means everything below it: no unpack, run, sha256 or size")
+        if self.unpack and self.run:
+            raise ValueError("what is unpacked runs if the archive says so: no run")
         if source.scheme == "blob" and self.sha256 not in ("", source.key):
             raise ValueError("blob: names another digest than sha256")
         return self
@@ -79,6 +88,8 @@ class Input(_Strict):
             wire["unpack"] = True
         if self.copied:
             wire["copy"] = True
+        if self.run:
+            wire["run"] = True
         return wire
 
 
