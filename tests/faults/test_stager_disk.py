@@ -105,6 +105,21 @@ def test_an_entry_that_somebody_wrote_to_is_built_anew(start_stager: StartStager
     assert said.stats["hits"] == 0
 
 
+def test_a_file_server_that_hangs_hands_the_job_back(start_stager: StartStager, hub: FileHub, tmp_path: Path) -> None:
+    """Simulated: a call about this file takes longer than anybody waits."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "file").write_bytes(SMALL)
+    stager = start_stager(input_paths=[str(site)], stall_s=1.0)
+    stager.staged({"to": "x", "source": f"blob:{hub.add(SMALL)}"}, job="j0")
+    with injected(stager.pid, "openat,newfstatat:delay_enter=20000000", path=site / "file"):
+        said = stager.not_staged({"to": "x", "source": f"file://{site}/file"})
+        assert (said.outcome, said.reason) == ("returned", "staging-failed")
+        assert "hangs" in said.text
+        stager.drop()
+        stager.staged({"to": "x", "source": f"blob:{hub.add(SMALL + SMALL)}"}, job="j2")
+
+
 def test_a_directory_that_cannot_be_read_hands_the_job_back(
     start_stager: StartStager, hub: FileHub, tmp_path: Path
 ) -> None:

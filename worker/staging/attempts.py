@@ -30,6 +30,7 @@ class Attempt:
         self.whole: Optional[int] = None
         self.told: Tuple[Any, ...] = ()  # of its progress
         self.answered = False  # what was asked for last
+        self._seen = (-1, 0.0)  # how far it was, and since when it stands there
         self.lock = threading.Lock()
 
     def begin(self, phase: str) -> Sums:
@@ -39,6 +40,12 @@ class Attempt:
 
     def _has_done(self, done: int) -> None:
         self.done = done
+
+    def stands_for(self, now: float, is_busy: bool) -> float:
+        """For how many seconds its transfers, which hold a lane, have not taken a step."""
+        if not is_busy or self._seen[0] != self.stop.touched:
+            self._seen = (self.stop.touched, now)
+        return now - self._seen[1]
 
     def answer_once(self) -> bool:
         """True for the first who asks: its answer counts."""

@@ -1,7 +1,7 @@
 """What every task of the stager needs, in one place."""
 
 import time
-from typing import Any, Callable, Dict, Tuple
+from typing import Any, Callable, Dict, Set, Tuple
 
 from worker.address import Endpoint
 from worker.staging.attempts import Attempt
@@ -11,7 +11,7 @@ from worker.staging.house import House
 from worker.staging.http import Patience
 from worker.staging.lanes import Lanes
 from worker.staging.lines import TIMEOUT_S, Lines
-from worker.staging.messages import EACH, LONG_PATIENCE, PARALLEL, PATIENCE, Said, Setup
+from worker.staging.messages import EACH, LONG_PATIENCE, PARALLEL, PATIENCE, Note, Said, Setup
 from worker.staging.sources import Means
 
 
@@ -19,6 +19,7 @@ class Desk:
     def __init__(self, setup: Setup, house: House, say: Callable[[Said], None]) -> None:
         server = Endpoint(*setup["server"])
         self.setup = setup
+        self._noted: Set[str] = set()
         self.house = house
         self.say = say
         self.each = setup.get("each") or EACH
@@ -52,10 +53,17 @@ class Desk:
             try:
                 return read(self.hub.ask(attempt.job, attempt.epoch, what, attempt.stop))
             except (BrokeOff, Distrusted) as error:
+                if isinstance(error, Distrusted):
+                    self.note_once(str(error))
                 failures += 1
                 if failures >= patience.tries or not isinstance(error, (BrokeOff, *also)):
                     raise
                 self.wait(attempt)(patience.pause(failures, getattr(error, "after_s", 0.0)))
+
+    def note_once(self, text: str) -> None:
+        if text not in self._noted:
+            self._noted.add(text)
+            self.say(Note(text))
 
     def means(self, attempt: Attempt, owner: str) -> Means:
         book = Book(lambda what, read: self.ask(attempt, what, read, self.patience), utc_ms)

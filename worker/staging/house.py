@@ -43,7 +43,7 @@ class House:
         self._cache: Optional[Cache] = None
         self._news = threading.Event()
         self._inventory = Inventory()
-        self._forget = False
+        self._forget = self._is_late = False
         self._lock = threading.Lock()
         self._said: Set[str] = set()
         self._base = dict(setup.get("counts") or {})
@@ -57,7 +57,8 @@ class House:
 
     def cache(self) -> Optional[Cache]:
         """None when there is none to be used. Blocks while it opens."""
-        if not self._opened.wait(OPENING_S):
+        if not self._opened.wait(0 if self._is_late else OPENING_S) and not self._is_late:
+            self._is_late = True
             self._note("the cache %s does not open; inputs are fetched without it" % self._setup.get("cache_dir"))
         return self._cache
 

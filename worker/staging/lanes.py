@@ -12,6 +12,7 @@ from typing import Callable, Deque, Dict, Hashable, Iterator
 Task = Callable[[], None]  # raises nothing
 STACK = 512 * 1024
 THREADS = 32  # also resting ones
+RESTING = 4  # times as many tasks of one attempt as it may have lanes: it must not take all threads
 
 
 class Lanes:
@@ -42,6 +43,11 @@ class Lanes:
         """Whether something of it is to be done or being done."""
         with self._change:
             return whose in self._queues or whose in self._running
+
+    def is_busy(self, whose: Hashable) -> bool:
+        """Whether it holds a lane."""
+        with self._change:
+            return whose in self._busy
 
     def wait_for(self, whose: Hashable) -> None:
         """Until nothing of it is being done."""
@@ -90,7 +96,10 @@ class Lanes:
         """The attempt whose turn it is; None when no lane is free for any."""
         if sum(self._busy.values()) >= self._parallel:
             return None
-        return next((whose for whose in self._queues if self._busy.get(whose, 0) < self._each), None)
+        for whose in self._queues:
+            if self._busy.get(whose, 0) < self._each and self._running.get(whose, 0) < self._each * RESTING:
+                return whose
+        return None
 
     def _taken(self, whose: Hashable) -> Task:
         """Its first task. It is the last one then, whose turn it is."""

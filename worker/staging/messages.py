@@ -43,7 +43,8 @@ is the cache's can be entered, but not listed, by the job's user; the folders ab
 it was said to be), `input-corrupt` (another digest or size), `input-unsafe` (an archive or a listing that means harm),
 `output-missing`, `output-refused`, `output-changed`. `returned`: another worker may do better: `disk-full`,
 `staging-failed` (the hub or a source cannot be reached, the hub's certificate is not the one that was pinned, the disk
-fails). A cache that cannot be used, or is full, is none of these: the job's files are then fetched for it alone.
+fails, a file server hangs). A cache that cannot be used, or is full, is none of these: the job's files are then fetched
+for it alone.
 
 **When the stager dies** the agent starts another at once, with the same `cache_name` and the attempts that still use
 their inputs in `held`: their pins are kept, everything else that the dead one left is removed. What it was staging or
@@ -91,6 +92,7 @@ class Setup(TypedDict, total=False):
     counts: Dict[str, int]  # as the last CacheNews of the stager before had them: they go on from there
     patience: List[float]  # with what is fetched
     timeout_s: float  # of silence, after which a line is given up
+    stall_s: float  # without a step, after which a transfer is taken to hang
     long_patience: List[float]  # with what is sent: the work of a job that has ended is lost with it
 
 

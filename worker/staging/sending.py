@@ -160,7 +160,9 @@ class Sending:
     # ------------------------------------------------------------ an object storage
 
     def _put(self, place: Place) -> None:
-        headers = {"Content-Type": TYPE, **place.headers}
+        headers = dict(place.headers)
+        if "content-type" not in map(str.lower, headers):
+            headers["Content-Type"] = TYPE
         reply = self._exchange(place.url, lambda line: self._sent(line, "PUT", place.url, headers, 0, self._size))
         must_be_good(reply, place.url)
 

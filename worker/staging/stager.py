@@ -21,11 +21,12 @@ from worker.staging.attempts import Attempt, Attempts, Undertaker
 from worker.staging.desk import Desk
 from worker.staging.house import Held, House, staged
 from worker.staging.inputs import Inputs
-from worker.staging.messages import Cache, Message, Note, Progress, Said, Setup, encode
+from worker.staging.messages import Cache, Message, NotCollected, Note, NotStaged, Progress, Said, Setup, encode
 from worker.staging.outputs import Outputs
 from worker.staging.starting import CHANNEL_FD
 
 PROGRESS_S = 1.0
+STALL_S = 900.0
 ENDING_S = 3.0  # for what is under way, when all ends
 DONE = 0
 
@@ -44,6 +45,7 @@ class Stager:
         self._desk = Desk(setup, self._house, self.say)
         self._undertaker = Undertaker(self._desk.lanes)
         self._progress_at = 0.0
+        self._stall_s = setup.get("stall_s") or STALL_S
         self._asked_to_end = False
         self._clear()
 
@@ -116,10 +118,24 @@ class Stager:
             return
         self._progress_at = now
         for attempt in self._attempts.values():
+            if attempt.phase and not attempt.answered:
+                self._must_not_hang(attempt, now)
             now_at = (attempt.phase, attempt.done, attempt.whole)
             if attempt.phase and not attempt.answered and attempt.done and now_at != attempt.told:
                 attempt.told = now_at
                 self._said.append(Progress(attempt.job, attempt.epoch, *now_at))
+
+    def _must_not_hang(self, attempt: Attempt, now: float) -> None:
+        """A thread that hangs cannot be ended, but the job can go elsewhere."""
+        limit = self._stall_s
+        if attempt.stands_for(now, self._desk.lanes.is_busy(attempt)) > limit and attempt.answer_once():
+            attempt.stop.now()
+            text = "nothing has moved for %d s: a disk or a file server hangs, it seems" % limit
+            found = ("returned", "staging-failed", text)
+            if attempt.phase == "staging":
+                self._said.append(NotStaged(attempt.job, attempt.epoch, *found))
+            else:
+                self._said.append(NotCollected(attempt.job, attempt.epoch, *found, []))
 
     def _end(self) -> int:
         for attempt in self._attempts.values():

@@ -1,4 +1,5 @@
-"""How a transfer is stopped at once, wherever it stands: between two pieces, in a pause, or waiting for a reply."""
+"""How a transfer is stopped at once, wherever it stands: between two pieces, in a pause, or waiting for a reply; and
+how it is seen that it hangs."""
 
 import contextlib
 import socket
@@ -12,6 +13,7 @@ class Stop:
     """Of one attempt, for all of its threads."""
 
     def __init__(self) -> None:
+        self.touched = 0  # goes on with every step that is taken
         self._event = threading.Event()
         self._lock = threading.Lock()
         self._sockets: Set[socket.socket] = set()
@@ -28,16 +30,20 @@ class Stop:
         return self._event.is_set()
 
     def go_on(self) -> bool:
+        self.touched += 1
         return not self._event.is_set()
 
     def check(self) -> None:
+        self.touched += 1
         if self._event.is_set():
             raise Stopped()
 
     def wait(self, seconds: float) -> None:
         """Raises Stopped as soon as it is."""
+        self.touched += 1
         if self._event.wait(seconds):
             raise Stopped()
+        self.touched += 1
 
     @contextlib.contextmanager
     def ends(self, connection: "socket.socket | None") -> Iterator[None]:
