@@ -30,6 +30,8 @@ ELSEWHERE = (
     "a_job_sees_a_clean_environment",
     "a_job_has_three_descriptors_and_default_signals",
     "an_owner_never_sees_what_another_left",
+    "what_was_put_together_is_in_the_jobs_directory",
+    "a_directory_is_set_aside_when_something_of_it_is_wanted",
 )
 
 
