@@ -343,8 +343,9 @@ class HubStore(Protocol):
 
     def kept_file(self, job: str, attempt: int | None, path: str) -> KeptFile | None: ...
 
-    def files_taken(self, owner: str, job: str, path: str) -> list[KeptFile]:
-        """What another job of this owner takes from it: a file (its path is then empty), or all below a folder."""
+    def files_taken(self, owner: str, job: str, path: str, most: int = 10_000) -> list[KeptFile]:
+        """What another job of this owner takes from it: a file (its path is then empty), or all below a folder; of an
+        array that of each task, in folders with their numbers."""
         ...
 
     # ------------------------------------------------------------ workers' own calls

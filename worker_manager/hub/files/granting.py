@@ -112,11 +112,17 @@ class Granting:
     async def _of_job(self, source: Source) -> Answer:
         """What another job has kept, wherever it lies."""
         try:
-            kept = await self._hub.read(self._hub.store.files_taken, self._owner, source.where, source.key)
+            most = MOST_FILES + 1
+            kept = await self._hub.read(self._hub.store.files_taken, self._owner, source.where, source.key, most)
         except NotFound as gone:
             raise Refused("source-missing", gone.detail) from None
         if not kept:
             raise Refused("source-missing", f"{source.where} has kept nothing under {source.key or 'any name'!r}")
+        if len(kept) > MOST_FILES:
+            text = (
+                f"{source}: more than {MOST_FILES} files; take them from some of its tasks, or let these keep archives"
+            )
+            raise Refused("too-many-files", text)
         in_hub = [each for each in kept if each.at.startswith("blob:")]
         found = await self._hub.read(self._of_blobs, in_hub)
         by_scheme: dict[str, list[KeptFile]] = {}

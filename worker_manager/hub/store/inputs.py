@@ -15,7 +15,7 @@ Known = Mapping[int, tuple[str, str, int | None]]  # job → state, owner, tasks
 
 
 def check_jobs_of_inputs(owner: str, new: Sequence[NewJob], first: int, known: Known) -> None:
-    """Raises Invalid: no such job of this owner, or not the one task that is meant."""
+    """Raises Invalid: no such job of this owner, or no such task."""
     for i, job in enumerate(new):
         for n, source in _jobs_among(job):
             where = f"jobs[{i}].inputs[{n}].source"
@@ -26,8 +26,6 @@ def check_jobs_of_inputs(owner: str, new: Sequence[NewJob], first: int, known: K
                 tasks = known[number][2]
             else:
                 _refuse(where, source, "there is no such job of yours")
-            if tasks and idx == WHOLE:
-                _refuse(where, source, f"it is an array: name one of its tasks, {source.where}-0 to -{tasks - 1}")
             if idx != WHOLE and idx >= (tasks or 0):
                 _refuse(where, source, "there is no such task")
 

@@ -27,6 +27,12 @@ _MINE = (
 _LISTED = select(job_files).where(*_MINE).order_by(job_files.c.n)
 _ONE = select(job_files).where(*_MINE, job_files.c.path == bindparam("at_path"))
 _TOTAL = select(func.count(), func.coalesce(func.sum(job_files.c.size), 0)).where(*_MINE)
+_OF_TASKS = (
+    select(job_files)
+    .join(jobs, (jobs.c.id == job_files.c.id) & (jobs.c.idx == job_files.c.idx) & (jobs.c.epoch == job_files.c.epoch))
+    .where(job_files.c.id == bindparam("job"), job_files.c.idx != WHOLE)
+    .order_by(job_files.c.idx, job_files.c.n)
+)
 _HELD = select(jobs.c.owner, jobs.c.worker, jobs.c.epoch).where(
     jobs.c.id == bindparam("job"), jobs.c.idx == bindparam("task"), ON_WORKER_SQL
 )
@@ -148,26 +154,40 @@ def _position(cursor: str | None) -> int:
 # ---------------------------------------------------------------- for other jobs and for workers
 
 
-def taken_from(connection: Connection, owner: str, job: str, path: str) -> list[KeptFile]:
+def taken_from(connection: Connection, owner: str, job: str, path: str, most: int) -> list[KeptFile]:
     """What a job of this owner has kept under that path: the file, or all below a folder (below everything when the
-    path is empty), relative to it; empty where there is none. Raises NotFound."""
+    path is empty), relative to it; empty where there is none. Of an array what each of its tasks has kept there, in
+    folders with the tasks' numbers. At most so many. Raises NotFound."""
     number, idx = parse_job_id(job)
     row = connection.execute(_ROW, {"job": number, "task": idx}).first()
     if row is None or row.owner != owner:
         raise NotFound(f"there is no job {job} any more")
+    if row.tasks:
+        return list(_of_all_tasks(connection, number, path, most))
     mine = {"job": number, "task": idx, "attempt": row.epoch}
-    folder = path.rstrip("/") + "/" if path else ""
     if path and not path.endswith("/"):
         found = connection.execute(_ONE, {**mine, "at_path": path}).first()
         if found is not None:
             return [KeptFile("", found.size, found.sha256, found.at)]
-    return list(_below(connection, mine, folder))
+    folder = _folder(path)
+    rows = connection.execute(_LISTED.where(_lies_below(folder)).limit(most), mine)
+    return [KeptFile(row.path[len(folder) :], row.size, row.sha256, row.at) for row in rows]
 
 
-def _below(connection: Connection, mine: Mapping[str, Any], folder: str) -> Iterator[KeptFile]:
-    for row in connection.execute(_LISTED, mine):
-        if row.path.startswith(folder):
-            yield KeptFile(row.path[len(folder) :], row.size, row.sha256, row.at)
+def _of_all_tasks(connection: Connection, number: int, path: str, most: int) -> Iterator[KeptFile]:
+    folder, name = _folder(path), path.rpartition("/")[2]
+    wanted = _lies_below(folder) | (job_files.c.path == path)
+    for row in connection.execute(_OF_TASKS.where(wanted).limit(most), {"job": number}):
+        below = name if row.path == path else row.path[len(folder) :]
+        yield KeptFile(f"{row.idx}/{below}", row.size, row.sha256, row.at)
+
+
+def _folder(path: str) -> str:
+    return path.rstrip("/") + "/" if path else ""
+
+
+def _lies_below(folder: str) -> Any:
+    return func.substr(job_files.c.path, 1, len(folder)) == folder
 
 
 def held(connection: Connection, worker: str, job: str, epoch: int) -> HeldAttempt:

@@ -329,8 +329,8 @@ class Store:
     def kept_file(self, job: str, attempt: int | None, path: str) -> KeptFile | None:
         return self._read(lambda c: kept.one_file(c, job, attempt, path))
 
-    def files_taken(self, owner: str, job: str, path: str) -> list[KeptFile]:
-        return self._read(lambda c: kept.taken_from(c, owner, job, path))
+    def files_taken(self, owner: str, job: str, path: str, most: int = 10_000) -> list[KeptFile]:
+        return self._read(lambda c: kept.taken_from(c, owner, job, path, most))
 
     # ------------------------------------------------------------ workers' own calls
 

@@ -118,6 +118,27 @@ def test_a_later_job_takes_a_file_or_a_folder(house: House) -> None:
         house.store.files_taken("bob", name, "out")
 
 
+def test_a_later_job_takes_what_all_tasks_have_kept(house: House) -> None:
+    (name,) = house.submit(keeping(array=2, retries=1))
+    house.worker("w")
+    first, second = house.taken("w")
+    house.end("w", first, outcome="failed", files=[in_hub(house, "out/table", "of a try that failed")])
+    house.end("w", second, files=[in_hub(house, path) for path in ("out/table", "out/sub/b", "log")])
+    house.end("w", *house.taken("w"), files=[in_hub(house, "out/table", "good")])
+
+    def taken(path: str, most: int = 99) -> dict[str, str]:
+        return {each.path: each.sha256 for each in house.store.files_taken("ann", name, path, most)}
+
+    good, other = sha("good"), sha("x")
+    assert taken("out/table") == {"0/table": good, "1/table": other}
+    assert taken("out") == taken("out/") == {"0/table": good, "1/table": other, "1/sub/b": other}
+    assert len(taken("")) == 4
+    assert taken("nothing") == {}
+    assert len(taken("", most=3)) == 3
+    with pytest.raises(NotFound):
+        house.store.files_taken("bob", name, "")
+
+
 def test_files_go_with_their_job_and_their_blobs_are_free_then(house: House) -> None:
     (name,) = house.submit(keeping())
     house.worker("w")
