@@ -26,7 +26,8 @@ from worker.protocol import Shape
 from worker.runner import KeeperDied
 from worker.signals import Signals
 from worker.spool import Spool
-from worker.stages import FILE_WAYS, Cached, NoMoreFiles, Progress, Stages
+from worker.stagernews import FILE_WAYS, Cached, NoMoreFiles, Progress
+from worker.stages import Stages
 from worker.state import State
 from worker.terms import Terms, early
 from worker.usage import Own

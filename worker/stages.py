@@ -10,7 +10,7 @@ one that is being collected `running`, and each ends in exactly one `Ended`. A j
 work itself is the stager's, a process that is begun with the first job that needs it (`stagehand`).
 """
 
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from worker.filejob import (
     COLLECTING,
@@ -28,6 +28,7 @@ from worker.processes import boot_ms
 from worker.protocol import Assignment, Outcome, Result, Shape
 from worker.runner import Ended, Event, KeeperDied, Key, Runner
 from worker.stagehand import Stagehand, StagerDied
+from worker.stagernews import Aside, Cached, NoMoreFiles, Noted, Progress
 from worker.terms import LAST_MARGIN_MS, LAST_STRETCH_MS
 
 TYPE_CHECKING = False
@@ -35,40 +36,7 @@ if TYPE_CHECKING:
     from worker.staging import messages as said_by  # loaded with the first job that has files
 
 STAGER_DIED = "stager-died"
-FILE_WAYS = ("inputs", "outputs", "paths")  # in a worker's shape.can
 MOST_DEATHS = 3  # in a row, without one job that came through in between
-
-
-class Progress(NamedTuple):
-    """How far a transfer is, in bytes; `whole` None: nobody knows of how many."""
-
-    job: str
-    epoch: int
-    phase: str
-    done: int
-    whole: Optional[int]
-
-
-class Cached(NamedTuple):
-    """A `CacheNews`."""
-
-    news: Mapping[str, Any]
-
-
-class Noted(NamedTuple):
-    """For people: what the stager says, or why it is gone."""
-
-    event: str
-    text: str
-
-
-class NoMoreFiles(NamedTuple):
-    """The stager died too often: this worker takes no more jobs that need it."""
-
-    text: str
-
-
-Aside = Union[Progress, Cached, Noted, NoMoreFiles]
 
 
 class Stages:

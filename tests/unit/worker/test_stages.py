@@ -14,7 +14,8 @@ from worker.filling import ALWAYS, NEVER, ON_SUCCESS
 from worker.protocol import Shape
 from worker.runner import Ended, Event, KeeperDied, Started
 from worker.stagehand import StagerDied
-from worker.stages import MOST_DEATHS, Cached, NoMoreFiles, Noted, Progress, Stages
+from worker.stagernews import Cached, NoMoreFiles, Noted, Progress
+from worker.stages import MOST_DEATHS, Stages
 from worker.staging import messages
 
 Key = tuple[str, int]
