@@ -24,8 +24,9 @@ class Desk:
         self.say = say
         self.each = setup.get("each") or EACH
         self.lanes = Lanes(setup.get("parallel") or PARALLEL, self.each)
-        self.lines = Lines(server, setup.get("env") or {}, setup.get("timeout_s") or TIMEOUT_S)
-        self.hub = Hub(server, setup["worker"], setup["credential"], setup["session"])
+        timeout_s = setup.get("timeout_s") or TIMEOUT_S
+        self.lines = Lines(server, setup.get("env") or {}, timeout_s)
+        self.hub = Hub(server, setup["worker"], setup["credential"], setup["session"], timeout_s)
         self.patience = _patience(setup.get("patience") or PATIENCE)
         self.long_patience = _patience(setup.get("long_patience") or LONG_PATIENCE)
 

@@ -35,8 +35,9 @@ class Part(NamedTuple):
 class Hub:
     """The worker's word with the hub. Used by many threads."""
 
-    def __init__(self, server: Endpoint, worker: str, credential: str, session: int) -> None:
+    def __init__(self, server: Endpoint, worker: str, credential: str, session: int, timeout_s: float) -> None:
         self._server = server
+        self._timeout_s = timeout_s
         self._path = "/v1/workers/%s/grants" % worker
         self.credential = credential
         self.session = session
@@ -47,7 +48,7 @@ class Hub:
         with dial(self._server) as line, stop.ends(line):
             try:
                 asked = client.post(self._server, self._path, self.credential, body)
-                return client.answer(connection.exchange(line, asked))
+                return client.answer(connection.exchange(line, asked, self._timeout_s))
             except connection.Unreachable as error:
                 stop.check()
                 text = "the hub gave no addresses: %s" % error
@@ -73,6 +74,10 @@ class Book:
             for at in range(0, len(sources), AT_ONCE):
                 self._learn(sources[at : at + AT_ONCE])
 
+    def knows(self, source: str) -> bool:
+        with self._lock:
+            return source in self._known
+
     def parts(self, source: str) -> List[Part]:
         """Raises Refused, and what asking raises."""
         with self._lock:
@@ -91,7 +96,7 @@ class Book:
         for part in self._parts(source):
             if part.path == path:
                 return part.source
-        raise Refused("%s has no %s any more" % (source, path))
+        raise Refused("%s has no %s any more" % (source, path) if path else "%s is a folder" % source)
 
     def _parts(self, source: str) -> List[Part]:
         if source not in self._known:

@@ -10,6 +10,7 @@ import time
 import traceback
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
+from worker import files
 from worker.cache.entries import LABEL_END, Pin, freeze, remove_tree
 from worker.cache.errors import CacheFull, CacheUnusable, Cancelled, WrongContent
 from worker.cache.store import Cache, Private
@@ -53,13 +54,21 @@ class Inputs:
             raise Refused("the job's name can be no folder's")
         found = wanted(self._inputs)
         self._make_folder()
-        self._means.book.learn(sorted({each.source for each in found if needs_grant(each.source)}))
+        self._means.book.learn(sorted({each.source for each in found if self._needs_address(each)}))
         self._sizes = {each.name: each.size for each in found}
         self._left = len(found)
         for each in found:
             self._put(lambda each=each: self._one(each))  # type: ignore[misc]
         if not found:
             self._finish()
+
+    def _needs_address(self, each: Wanted) -> bool:
+        """Not when the cache has it: one that is evicted in this moment is asked for by itself."""
+        cache = self._desk.house.cache() if needs_grant(each.source) and each.sha256 else None
+        if cache is None:
+            return needs_grant(each.source)
+        scope, key = files.input_scope(each.source, self._owner), files.input_key(each.sha256, each.unpack)
+        return cache.entries.look(scope, key) is None
 
     def _make_folder(self) -> None:
         """With a name that was never used: one of an attempt that was dropped may be on its way out still."""

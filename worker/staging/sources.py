@@ -11,7 +11,6 @@ from urllib.parse import unquote, urlsplit
 
 from worker import files
 from worker.cache.digests import Content
-from worker.cache.place import PUBLIC
 from worker.staging.errors import BrokeOff, Corrupt, Refused, Unsafe
 from worker.staging.grants import Book
 from worker.staging.http import Patience, Progress, Source, fetch, look
@@ -74,25 +73,22 @@ def find(wanted: Wanted, means: Means) -> Found:
     elif source.startswith(WEB):
         items = [_on_the_web(wanted, means)]
     elif needs_grant(source):
-        items = _granted(source, means)
+        items = _granted(wanted, means)
     else:
         raise Refused("%s is no source that this worker knows" % source.partition(":")[0][:20])
     is_tree = len(items) != 1 or items[0].path != ""
     if is_tree:
         _must_be_a_tree(wanted, items)
-    return _described(wanted, items, is_tree, _scope(source, means.owner))
-
-
-def is_public(source: str) -> bool:
-    """Anyone could have fetched it, and what it says names no one."""
-    parts = urlsplit(source)
-    return parts.scheme in ("http", "https") and not parts.query and "@" not in parts.netloc
+    return _described(wanted, items, is_tree, files.input_scope(source, means.owner))
 
 
 # ---------------------------------------------------------------- the kinds
 
 
-def _granted(source: str, means: Means) -> List[Item]:
+def _granted(wanted: Wanted, means: Means) -> List[Item]:
+    """One with a digest may be in the cache: then nobody is asked for an address."""
+    source = wanted.source
+
     def item(path: str, size: Optional[int], identity: str) -> Item:
         def bring(to: str, progress: Progress) -> Content:
             tried: List[Source] = []
@@ -105,6 +101,8 @@ def _granted(source: str, means: Means) -> List[Item]:
 
         return Item(path, bring, size, identity)
 
+    if wanted.sha256 and not means.book.knows(source):
+        return [item("", wanted.size, wanted.sha256)]
     return [item(part.path, part.source.size, part.identity) for part in means.book.parts(source)]
 
 
@@ -217,10 +215,6 @@ def named(*words: str) -> str:
         encoded = word.encode("utf-8", "surrogatepass")
         digest.update(b"%d:" % len(encoded) + encoded)
     return "name-" + digest.hexdigest()
-
-
-def _scope(source: str, owner: str) -> str:
-    return PUBLIC if is_public(source) else files.cache_scope(owner)
 
 
 def patiently(means: Means, act: "Callable[[], _T]") -> "_T":

@@ -62,6 +62,7 @@ def test_a_blob_is_linked_to_and_shared(stager: LiveStager, hub: FileHub) -> Non
     again = stager.staged({"to": "x", "source": f"blob:{sha256}"}, job="j2")
     assert (again.stats["hits"], again.stats["hit_bytes"], again.stats["fetched_bytes"]) == (1, len(DATA), 0)
     assert hub.count("get") == 1
+    assert len(hub.grants) == 1, "what the cache has needs no address"
     assert hub.grants[0] == {"session": 7, "job": "j1", "epoch": 1, "get": [f"blob:{sha256}"]}
     news = stager.hear(Cache, lambda said: bool(said.news["added"])).news
     assert news["added"] == [[cache_scope("alice"), input_key(sha256, False), len(DATA)]]
@@ -284,6 +285,21 @@ def test_addresses_that_lead_nowhere(start_stager: StartStager, hub: FileHub, ur
     answer = f'{{"get": [{{"files": [{{"path": "", "url": "{url}"}}]}}], "until_ms": 9999999999999}}'.encode()
     hub.faults["grants"] = [lambda request: request.says(200, answer)] * 9
     assert stager.not_staged({"to": "x", "source": "s3://b/x"}).outcome in ("failed", "returned")
+
+
+def test_a_hub_that_is_silent_when_it_is_asked(start_stager: StartStager, hub: FileHub) -> None:
+    stager = start_stager(timeout_s=0.2, patience=[3, 0.01, 0.01])
+    gone = threading.Event()
+    hub.faults["grants"] = [lambda request: gone.wait(30)]
+    said = stager.staged({"to": "x", "source": f"blob:{hub.add(DATA)}"})
+    gone.set()
+    assert said.stats["fetched_bytes"] == len(DATA), "the second time it answered"
+
+
+def test_what_has_a_digest_is_no_folder(stager: LiveStager, hub: FileHub) -> None:
+    hub.jobs["job:j0/r"] = {"a": b"1"}
+    said = stager.not_staged({"to": "x", "source": "job:j0/r", "sha256": digest_of(b"1")})
+    assert (said.outcome, said.reason) == ("failed", "input-refused")
 
 
 def test_a_hub_that_is_not_there(start_stager: StartStager, hub: FileHub) -> None:

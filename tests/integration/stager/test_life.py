@@ -156,7 +156,7 @@ def test_a_hub_is_known_by_its_certificate_and_another_is_told_nothing(
         (folder / "out").write_bytes(b"kept")
         assert stager.collected(folder, {"glob": "out"}).files[0]["size"] == 4
         lied_to = start_stager(Endpoint(True, "127.0.0.1", liar.port, "", good.fingerprint), cache_name="agent-2")
-        said = lied_to.not_staged({"to": "x", "source": source})
+        said = lied_to.not_staged({"to": "x", "source": f"blob:{'0' * 64}"})
         assert (said.outcome, said.reason) == ("returned", "staging-failed")
         assert "not the one that was pinned" in said.text
         assert not liar.asked, "nothing was said to it"

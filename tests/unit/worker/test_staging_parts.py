@@ -23,7 +23,7 @@ from worker.staging.messages import NotStaged, Progress, Staged
 from worker.staging.outputs import BATCH_BYTES, BATCH_FILES, _batches
 from worker.staging.patterns import Pattern
 from worker.staging.site import Site, opened, place
-from worker.staging.sources import Found, Item, _described, is_public
+from worker.staging.sources import Found, Item, _described
 from worker.staging.stops import Stop
 from worker.staging.survey import Kept
 from worker.staging.wanted import wanted
@@ -122,21 +122,6 @@ def test_what_the_hub_says_is_held_against_what_the_job_says() -> None:
         described(one(sha256="1" * 64), item(identity=DIGEST))
     with pytest.raises(Corrupt, match="bytes"):
         described(one(size=5), item(size=6))
-
-
-@pytest.mark.parametrize(
-    ("source", "public"),
-    [
-        ("https://host/x", True),
-        ("http://host:8/x#part", True),
-        ("https://host/x?sig=1", False),
-        ("https://user@host/x", False),
-        ("s3://bucket/x", False),
-        ("blob:" + DIGEST, False),
-    ],
-)
-def test_who_may_share_it(source: str, public: bool) -> None:
-    assert is_public(source) is public
 
 
 # ---------------------------------------------------------------- grants
