@@ -24,6 +24,7 @@ class Attempt:
         self.label = "%s.%d" % (job, epoch)
         self.stop = Stop()
         self.let_go: List[Callable[[], None]] = []  # of its pins
+        self.uses: List[Tuple[str, str]] = []  # scope and key of the entries that its links lead to
         self.folder = ""
         self.phase = ""
         self.done = 0

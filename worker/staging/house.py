@@ -32,13 +32,16 @@ class House:
         tell: Callable[[Dict[str, Any]], None],
         note: Callable[[str], None],
         keep: Callable[[Held], None],
+        pin_again: Callable[[Cache], None],
     ) -> None:
-        """`keep` gets the pins that the one before us has left, for each label that is held."""
+        """`keep` gets the pins that the one before us has left, for each label that is held. `pin_again` is called when
+        others took us for dead, and our pins away."""
         self._setup = setup
         self._held = frozenset(held)
         self._tell = tell
         self._note = note
         self._keep = keep
+        self._pin_again = pin_again
         self._opened = threading.Event()
         self._cache: Optional[Cache] = None
         self._news = threading.Event()
@@ -109,8 +112,8 @@ class House:
 
     def _keep_house(self, cache: Cache) -> None:
         now = time.monotonic()
-        due = {self._beat: now + BEAT_S, self._tidy: now + TIDY_S * random.random(), self._report: now}  # noqa: S311
-        every = {self._beat: BEAT_S, self._tidy: TIDY_S, self._report: SCAN_S}
+        every = {self._beat: self._setup.get("beat_s") or BEAT_S, self._tidy: TIDY_S, self._report: SCAN_S}
+        due = {self._beat: now, self._tidy: now + TIDY_S * random.random(), self._report: now}  # noqa: S311
         not_before = now
         while self._cache is not None:
             if self._news.wait(max(0.0, min(due.values()) - time.monotonic())):
@@ -131,7 +134,8 @@ class House:
 
     def _beat(self, cache: Cache) -> None:
         if not cache.beat():
-            self._note("the cache's other workers took this one for dead: what jobs use of it may go")
+            self._note("the cache's other workers took this one for dead: what jobs use is pinned anew")
+            self._pin_again(cache)
 
     def _tidy(self, cache: Cache) -> None:
         cache.tidy()

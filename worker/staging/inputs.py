@@ -107,6 +107,7 @@ class Inputs:
         else:
             os.symlink(pin.path, target)
             self._visible.append(pin.path)
+            self._attempt.uses.append((found.scope, found.key))
         self._sums.done(each.name)
 
     def _pinned(self, cache: Cache, each: Wanted, found: Found) -> Optional[Pin]:

@@ -92,6 +92,7 @@ class Setup(TypedDict, total=False):
     counts: Dict[str, int]  # as the last CacheNews of the stager before had them: they go on from there
     patience: List[float]  # with what is fetched
     timeout_s: float  # of silence, after which a line is given up
+    beat_s: float  # between two signs of life to the cache's other workers
     stall_s: float  # without a step, after which a transfer is taken to hang
     long_patience: List[float]  # with what is sent: the work of a job that has ended is lost with it
 

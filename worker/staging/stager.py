@@ -16,6 +16,7 @@ from collections import deque
 from typing import Any, Deque, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from worker.cache.entries import LABEL_END
+from worker.cache.store import Cache as Pins
 from worker.channel import Channel
 from worker.staging.attempts import Attempt, Attempts, Undertaker
 from worker.staging.desk import Desk
@@ -39,9 +40,8 @@ class Stager:
         held = {(str(job), int(epoch)): Attempt(str(job), int(epoch)) for job, epoch in setup.get("held") or []}
         self._attempts: Attempts = held
         self._staged = staged(setup["work_dir"])
-        self._house = House(
-            setup, [each.label for each in held.values()], lambda news: self.say(Cache(news)), self._note, self._keep
-        )
+        labels = [each.label for each in held.values()]
+        self._house = House(setup, labels, lambda news: self.say(Cache(news)), self._note, self._keep, self._pin_again)
         self._desk = Desk(setup, self._house, self.say)
         self._undertaker = Undertaker(self._desk.lanes)
         self._progress_at = 0.0
@@ -71,6 +71,17 @@ class Stager:
             else:  # dropped meanwhile
                 for each in let_go:
                     each()
+
+    def _pin_again(self, cache: Pins) -> None:
+        for attempt in list(self._attempts.values()):
+            for scope, key in list(attempt.uses):
+                pin = cache.entries.pin(scope, key, attempt.label)
+                if pin is None:
+                    self._note("an input of %s is gone from the cache" % attempt.job)
+                elif (attempt.job, attempt.epoch) in self._attempts:
+                    attempt.let_go.append(pin.release)
+                else:
+                    pin.release()
 
     # ------------------------------------------------------------ what the others say
 

@@ -20,6 +20,7 @@ from worker.address import Endpoint
 from worker.cache.store import Cache
 from worker.files import cache_scope
 from worker.staging.messages import Cache as CacheSaid
+from worker.staging.messages import Note
 from worker_manager.hub import authority
 
 DATA = os.urandom(300_000)
@@ -55,6 +56,18 @@ def test_others_cannot_evict_what_a_dead_stager_held_while_its_agent_lives(
     other = Cache(str(stager.cache_dir), "other", quota=1)
     other.tidy()
     assert len(list(other.entries.all())) == 1
+
+
+def test_one_that_was_taken_for_dead_pins_anew_what_its_jobs_use(start_stager: StartStager, hub: FileHub) -> None:
+    stager = start_stager(beat_s=0.1)
+    for job in ("j1", "j2"):
+        stager.staged({"to": "x", "source": f"blob:{hub.add(DATA)}"}, job=job)
+    other = Cache(str(stager.cache_dir), "other")
+    other._clear("agent-1")
+    assert "took this one for dead" in stager.hear(Note).text
+    until(lambda: (stager.cache_dir / "pins" / "agent-1").exists() and pins(stager) == ["j1.1", "j2.1"], "its pins")
+    stager.drop("j1")
+    until(lambda: pins(stager) == ["j2.1"], "the pin that was made anew to be let go")
 
 
 def test_a_dead_agents_pins_are_the_others_to_clear(start_stager: StartStager, hub: FileHub) -> None:
