@@ -80,7 +80,7 @@ def move_bytes(reads: int, writes: int, stop: Stop, progress: Callable[[int], No
         progress(count)
 
 
-def write(file: int, data: bytes) -> None:
+def write(file: int, data: "bytes | memoryview") -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(file, view) :]

@@ -180,12 +180,13 @@ class _Download:
     def _read(self, reply: http.client.HTTPResponse, url: str, whole: Optional[int]) -> None:
         wanted = self.source.size
         while True:
-            piece = reply.read1(PIECE)
-            if not piece:
+            room = self._digest.room()
+            count = arrived(reply, room)
+            if not count:
                 break
-            self._digest.add(piece)
-            write(self._file, piece)
-            self.there += len(piece)
+            self._digest.add(count)
+            write(self._file, room[:count])
+            self.there += count
             self._progress(self.there, whole)
             self._stop.check()
             if wanted is not None and self.there > wanted:
@@ -249,6 +250,19 @@ def look(url: str, lines: Lines, stop: Stop, headers: Mapping[str, str] = {}) ->
         good = reply.status == 200
         return (tag_of(reply) if good else ""), (int(length) if good and length.isdigit() else None)
     return "", None
+
+
+def arrived(reply: http.client.HTTPResponse, room: memoryview) -> int:
+    """What has come by now goes into `room`: a slow line is not waited for until that is full. 0: no more comes."""
+    if reply.fp is None or reply.chunked or reply.length is None:
+        piece = reply.read1(len(room))
+        room[: len(piece)] = piece
+        return len(piece)
+    count = reply.fp.readinto1(room[: reply.length])
+    reply.length -= count
+    if not reply.length:
+        reply.read()  # it is over, and its line may be used again
+    return count
 
 
 def must_be_good(reply: http.client.HTTPResponse, url: str) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from worker.cache.digests import Content
 from worker.staging.copying import clone, write
-from worker.staging.digesting import PIECE, Digest
+from worker.staging.digesting import Digest
 from worker.staging.errors import BrokeOff, Moved, Refused, Unsafe
 from worker.staging.http import Progress
 from worker.staging.stops import Stop
@@ -166,12 +166,13 @@ class Site:
         try:
             while True:
                 self._stop.check()
-                data = self._guarded(lambda: os.read(reads, PIECE))
-                if not data:
+                room = digest.room()
+                count = self._guarded(lambda room=room: os.readv(reads, [room]))  # type: ignore[misc]
+                if not count:
                     return Content(digest.hex(), digest.size)
-                digest.add(data)
+                digest.add(count)
                 if writes >= 0:
-                    write(writes, data)
+                    write(writes, room[:count])
                 progress(digest.size, piece.size)
         finally:
             digest.close()
