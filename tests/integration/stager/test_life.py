@@ -1,6 +1,7 @@
 """How a stager begins, dies, is begun anew, and ends; and whom it believes."""
 
 import os
+import random
 import signal
 import ssl
 import subprocess
@@ -20,7 +21,7 @@ from worker.address import Endpoint
 from worker.cache.store import Cache
 from worker.files import cache_scope
 from worker.staging.messages import Cache as CacheSaid
-from worker.staging.messages import Note
+from worker.staging.messages import Collected, NotCollected, Note, NotStaged, Staged
 from worker_manager.hub import authority
 
 DATA = os.urandom(300_000)
@@ -256,3 +257,57 @@ def test_a_proxy_is_for_everything_but_the_hub(start_stager: StartStager, hub: F
         assert asked == ["http://files.example/data"]
     finally:
         proxy.close()
+
+
+def test_many_jobs_at_once_that_come_and_go(start_stager: StartStager, hub: FileHub) -> None:
+    """Lines break, jobs are dropped at any moment: every other one gets what it needs, and nothing is left."""
+    chance = random.Random(26)  # noqa: S311
+    stager = start_stager(cache_quota=2_000_000, patience=[20, 0.01, 0.05], long_patience=[20, 0.01, 0.05])
+    blobs = [hub.add(os.urandom(chance.randrange(1, 400_000))) for _ in range(12)]
+    for kind in ("get", "patch", "grants"):
+        hub.faults[kind] = [chance.choice((cut_off, unavailable, as_usual, as_usual)) for _ in range(150)]
+    folder = stager.work_dir / "aside"
+    folder.mkdir()
+    for number in range(20):
+        (folder / f"f{number}").write_bytes(os.urandom(50_000))
+    staged, wanted = set(), {f"j{number}" for number in range(60)}
+    for job in sorted(wanted):
+        inputs = chance.sample(blobs, 3)
+        stager.stage(*({"to": f"x{at}", "source": f"blob:{blob}"} for at, blob in enumerate(inputs)), job=job)
+        if chance.random() < 0.2:
+            stager.drop(job)
+            wanted.discard(job)
+    while not wanted <= staged:
+        said = stager.hear((Staged, NotStaged), lambda said: said.job in wanted)  # type: ignore[arg-type]
+        assert isinstance(said, Staged), said
+        for link in Path(said.folder).iterdir():
+            digest = link.readlink().parent.name.removeprefix("file-")
+            assert sha256(link.read_bytes()).hexdigest() == digest
+        staged.add(said.job)
+        stager.collect(folder, {"glob": f"f{chance.randrange(2)}*"}, job=said.job)
+    for _ in wanted:
+        kept = stager.hear((Collected, NotCollected))  # type: ignore[arg-type]
+        assert isinstance(kept, Collected), kept
+        stager.drop(kept.job)
+    until(lambda: pins(stager) == [], "all pins to be let go")
+    until(lambda: not list((stager.work_dir / "staged").iterdir()), "all folders to be gone")
+    cache = Cache(str(stager.cache_dir), "checker")
+    assert all(cache.scrub(found.scope, found.key) for found in list(cache.entries.all()))
+
+
+def cut_off(request: Any) -> None:
+    request.body()
+    request.send_response(200)
+    request.send_header("Content-Length", "100000")
+    request.end_headers()
+    request.wfile.write(b"x" * 10)
+    request.cut()
+
+
+def unavailable(request: Any) -> None:
+    request.body()
+    request.says(503)
+
+
+def as_usual(_request: Any) -> bool:
+    return False
