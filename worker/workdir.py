@@ -4,6 +4,11 @@ import fcntl
 import os
 import stat
 
+from worker import here
+
+LOCK = ".lock"
+OWN_FILES = {LOCK, here.FILE, here.SOCKET}  # of use to nobody once their agent has gone
+
 
 class WorkDirError(Exception):
     """The work dir cannot be used; the message says which, and why."""
@@ -24,7 +29,7 @@ class WorkDir:
             except FileExistsError:
                 _must_be_ours(self.path)
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._lock = os.open(os.path.join(self.path, ".lock"), flags, 0o600)
+            self._lock = os.open(os.path.join(self.path, LOCK), flags, 0o600)
         except OSError as error:
             raise WorkDirError("the work dir %s cannot be used: %s" % (self.path, error.strerror or error)) from None
         self.jobs = os.path.join(self.path, "jobs")  # the keeper's: nothing else is written there
@@ -39,12 +44,20 @@ class WorkDir:
             raise WorkDirError("%s cannot be made: %s" % (self.jobs, error.strerror)) from None
 
     def close(self, delete: bool) -> None:
-        """Lets go of it; with `delete` nothing of it stays, its cache neither. What cannot be deleted stays."""
-        if delete:
-            from worker.cache.entries import remove_tree
+        """Lets go of it. What jobs had goes in any case, and the folder with it when nothing else is in it: a worker a
+        minute would soon fill a disk with empty ones. With `delete` nothing stays. What cannot be deleted stays."""
+        from worker.cache.entries import remove_tree
 
+        remove_tree(self.path if delete else self.jobs)
+        if not delete and self._holds_nothing():
             remove_tree(self.path)
         os.close(self._lock)
+
+    def _holds_nothing(self) -> bool:
+        try:
+            return set(os.listdir(self.path)) <= OWN_FILES
+        except OSError:
+            return False
 
 
 def _must_be_ours(path: str) -> None:

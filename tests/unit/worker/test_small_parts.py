@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from worker.here import leave_note
 from worker.journal import Journal
 from worker.line import LONGEST_WAIT_MS, backoff_ms
 from worker.workdir import WorkDir, WorkDirError, WorkDirInUse
@@ -20,6 +21,24 @@ def test_a_work_dir_is_private_and_for_one_agent(tmp_path: Path) -> None:
     first.close(delete=False)
     WorkDir(str(tmp_path / "prefix"), "w-1").close(delete=True)
     assert list((tmp_path / "prefix").iterdir()) == []
+
+
+def test_a_folder_goes_with_its_worker_when_nothing_is_left_in_it(tmp_path: Path) -> None:
+    work_dir = WorkDir(str(tmp_path / "prefix"), "w-1")
+    leave_note(work_dir.path, {})
+    (Path(work_dir.jobs) / "slots" / "1" / "deep").mkdir(parents=True)
+    (Path(work_dir.jobs) / "slots" / "1" / "deep").chmod(0o500)
+    work_dir.close(delete=False)
+    assert list((tmp_path / "prefix").iterdir()) == []
+
+
+def test_what_somebody_put_into_a_worker_s_folder_stays(tmp_path: Path) -> None:
+    work_dir = WorkDir(str(tmp_path / "prefix"), "w-1")
+    (Path(work_dir.path) / "notes").write_text("mine")
+    (Path(work_dir.jobs) / "slots").mkdir()
+    work_dir.close(delete=False)
+    assert (tmp_path / "prefix" / "w-1" / "notes").read_text() == "mine"
+    assert not (tmp_path / "prefix" / "w-1" / "jobs").exists()
 
 
 def test_a_work_dir_that_is_something_else_is_refused(tmp_path: Path) -> None:
