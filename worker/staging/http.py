@@ -3,26 +3,36 @@
 What is signed into a URL stays out of every message.
 """
 
-import email.utils
 import errno
 import http.client
 import os
 import random
 import time
 from typing import Callable, Dict, Mapping, NamedTuple, Optional
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from worker.cache.digests import Content
 from worker.staging.copying import write
 from worker.staging.digesting import PIECE, Digest
 from worker.staging.errors import BrokeOff, Corrupt, Forbidden, Moved, Refused
-from worker.staging.lines import Line, Lines, said
+from worker.staging.lines import Line, Lines, said, split
+from worker.staging.replies import (
+    MOVED,
+    PASSING,
+    NoAnswer,
+    arrived,
+    ask,
+    must_be_good,
+    plain_tag,
+    retry_after,
+    shown,
+    tag_of,
+)
 from worker.staging.stops import Stop
 
 REDIRECTS = 5
 RENEWALS = 3  # in a row without a byte of progress
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG, errno.ESTALE)
-PASSING = (408, 425, 429, 500, 502, 503, 504)
 Progress = Callable[[int, Optional[int]], None]  # bytes there, bytes in all where that is known
 
 
@@ -116,10 +126,10 @@ class _Download:
             where = self._over_a_line(url, headers)
             if where is None:
                 return Content(self._digest.hex(), self.there)
-            elsewhere = urljoin(url, where)
-            if urlsplit(elsewhere)[:2] != urlsplit(url)[:2]:
+            elsewhere = joined(url, where)
+            if split(elsewhere)[:2] != split(url)[:2]:
                 headers = {}
-            if urlsplit(url).scheme == "https" and urlsplit(elsewhere).scheme != "https":
+            if split(url).scheme == "https" and split(elsewhere).scheme != "https":
                 raise Refused("%s leads from https to something else" % shown(url))
             url = elsewhere
         raise Refused("%s leads on and on" % shown(self.source.url))
@@ -130,7 +140,7 @@ class _Download:
             with self._lines.to(url, self._stop) as line:
                 try:
                     reply = self._ask(line, url, headers)
-                    if reply.status in (301, 302, 303, 307, 308) and reply.getheader("Location"):
+                    if reply.status in MOVED and reply.getheader("Location"):
                         reply.read(PIECE)
                         self._lines.done_with(line, reply)
                         return reply.getheader("Location")
@@ -211,21 +221,6 @@ class _Download:
             self.there, self._digest = 0, Digest()
 
 
-class NoAnswer(Exception):
-    """On a line that was used before: ask again on a new one."""
-
-
-def ask(line: Line, method: str, url: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
-    """A request without a body, and how its answer begins."""
-    try:
-        line.http.request(method, line.target(urlsplit(url)), headers=dict(headers))
-        return line.http.getresponse()
-    except (ConnectionError, http.client.RemoteDisconnected):
-        if line.used_before:
-            raise NoAnswer() from None
-        raise
-
-
 def look(url: str, lines: Lines, stop: Stop, headers: Mapping[str, str] = {}) -> "tuple[str, Optional[int]]":
     """Which version lies there, "" where that cannot be told, and its size. A server that knows no HEAD tells nothing.
     Raises BrokeOff, Refused only for an address that cannot be one."""
@@ -241,66 +236,19 @@ def look(url: str, lines: Lines, stop: Stop, headers: Mapping[str, str] = {}) ->
             stop.check()
             raise BrokeOff("%s: %s" % (shown(url), said(error))) from None
         where = reply.getheader("Location")
-        if reply.status in (301, 302, 303, 307, 308) and where:
-            url, headers = urljoin(url, where), {}
+        if reply.status in MOVED and where:
+            url, headers = joined(url, where), {}
             continue
         if reply.status in PASSING:
-            raise BrokeOff("%s: HTTP %d" % (shown(url), reply.status), _retry_after(reply.getheader("Retry-After")))
+            raise BrokeOff("%s: HTTP %d" % (shown(url), reply.status), retry_after(reply.getheader("Retry-After")))
         length = reply.getheader("Content-Length") or ""
         good = reply.status == 200
         return (tag_of(reply) if good else ""), (int(length) if good and length.isdigit() else None)
     return "", None
 
 
-def arrived(reply: http.client.HTTPResponse, room: memoryview) -> int:
-    """What has come by now goes into `room`: a slow line is not waited for until that is full. 0: no more comes."""
-    if reply.fp is None or reply.chunked or reply.length is None:
-        piece = reply.read1(len(room))
-        room[: len(piece)] = piece
-        return len(piece)
-    count = reply.fp.readinto1(room[: reply.length])
-    reply.length -= count
-    if not reply.length:
-        reply.read()  # it is over, and its line may be used again
-    return count
-
-
-def must_be_good(reply: http.client.HTTPResponse, url: str) -> None:
-    """Raises what another status than 2xx means."""
-    if 200 <= reply.status < 300:
-        return
-    if reply.status in PASSING:
-        raise BrokeOff("%s: HTTP %d" % (shown(url), reply.status), _retry_after(reply.getheader("Retry-After")))
-    kind = Forbidden if reply.status in (401, 403) else Refused
-    raise kind("%s: HTTP %d %s" % (shown(url), reply.status, reply.reason))
-
-
-def tag_of(reply: http.client.HTTPResponse) -> str:
-    return reply.getheader("ETag") or reply.getheader("Last-Modified") or ""
-
-
-def plain_tag(tag: str) -> str:
-    """The same whether it was told by a listing or in a header."""
-    return (tag[2:] if tag.startswith("W/") else tag).strip('"')
-
-
-def shown(url: str) -> str:
-    """Without what may be secret: user, password, query."""
-    parts = urlsplit(url)
-    if not parts.scheme:
-        return "the hub's %s" % parts.path
-    host = parts.hostname or ""
-    port = ":%d" % parts.port if parts.port else ""
-    return "%s://%s%s%s" % (parts.scheme, host, port, parts.path)
-
-
-def _retry_after(text: Optional[str]) -> float:
-    if not text:
-        return 0.0
-    if text.isdigit():
-        return min(float(text), 300.0)
+def joined(url: str, where: str) -> str:
     try:
-        when = email.utils.parsedate_to_datetime(text).timestamp()
-    except (TypeError, ValueError):
-        return 0.0
-    return min(max(0.0, when - time.time()), 300.0)
+        return urljoin(url, where)
+    except ValueError:
+        raise Refused("%s leads to what is no address" % shown(url)) from None

@@ -94,7 +94,7 @@ class Lines:
     @contextlib.contextmanager
     def to(self, url: str, stop: Stop) -> Iterator[Line]:
         """A line that the caller may mark as `done_with`; else it is closed. Raises StagingError and Stopped."""
-        parts = urlsplit(url)
+        parts = split(url)
         line = self._reused(_origin(parts)) or self._new(_origin(parts))
         try:
             with stop.ends(line.http.sock):
@@ -195,6 +195,14 @@ def said(error: BaseException) -> str:
     if isinstance(error, http.client.HTTPException):
         return "what it answers is no HTTP (%s)" % type(error).__name__
     return getattr(error, "strerror", "") or str(error) or type(error).__name__
+
+
+def split(url: str) -> SplitResult:
+    """Raises Refused."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        raise Refused("what is to be fetched has no address that can be one") from None
 
 
 def _origin(parts: SplitResult) -> Origin:

@@ -4,12 +4,12 @@ storage, whole."""
 import http.client
 import os
 from typing import Any, Callable, Dict, Mapping, NamedTuple
-from urllib.parse import urlsplit
 
 from worker.staging.errors import BrokeOff, Distrusted, Forbidden, Refused, StagingError
 from worker.staging.grants import NONSENSE, headers_of, must_not_be_refused
-from worker.staging.http import NoAnswer, Patience, ask, must_be_good, shown
-from worker.staging.lines import Line, Lines, said
+from worker.staging.http import Patience
+from worker.staging.lines import Line, Lines, said, split
+from worker.staging.replies import NoAnswer, ask, must_be_good, shown
 from worker.staging.stops import Stop
 
 PIECE = 2**20
@@ -189,7 +189,7 @@ class Sending:
         self, line: Line, method: str, url: str, headers: Dict[str, str], begin: int, length: int
     ) -> http.client.HTTPResponse:
         """The answer may come before all was said: then that is what counts."""
-        line.http.putrequest(method, line.target(urlsplit(url)), skip_accept_encoding=True)
+        line.http.putrequest(method, line.target(split(url)), skip_accept_encoding=True)
         for name, value in {**line.headers(), "User-Agent": "wm-worker", **headers}.items():
             line.http.putheader(name, value)
         line.http.putheader("Content-Length", str(length))

@@ -7,14 +7,14 @@ is met while it comes, that is `Moved`, and one looks again.
 import base64
 import hashlib
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from worker import files
 from worker.cache.digests import Content
 from worker.staging.errors import BrokeOff, Corrupt, Refused, Unsafe
 from worker.staging.grants import Book
 from worker.staging.http import Patience, Progress, Source, fetch, look
-from worker.staging.lines import Lines
+from worker.staging.lines import Lines, split
 from worker.staging.site import Site
 from worker.staging.stops import Stop
 from worker.staging.wanted import Wanted
@@ -122,7 +122,7 @@ def _on_the_web(wanted: Wanted, means: Means) -> Item:
 
 def _without_user(url: str) -> Tuple[str, Dict[str, str]]:
     """The address, and what says who asks."""
-    parts = urlsplit(url)
+    parts = split(url)
     if "@" not in parts.netloc:
         return url, {}
     words = "%s:%s" % (unquote(parts.username or ""), unquote(parts.password or ""))

@@ -4,8 +4,8 @@ from typing import Any, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from worker.staging.errors import Refused
 from worker.staging.grants import is_amount, is_digest
-from worker.staging.http import shown
 from worker.staging.paths import parts_of
+from worker.staging.replies import shown
 
 
 class Wanted(NamedTuple):

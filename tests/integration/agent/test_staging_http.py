@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from worker.staging.errors import BrokeOff, Forbidden, Moved, Refused, Stopped
-from worker.staging.http import Patience, Source, fetch, look, shown
+from worker.staging.http import Patience, Source, fetch, look
 from worker.staging.lines import Lines
+from worker.staging.replies import shown
 from worker.staging.stops import Stop
 
 DATA = os.urandom(300_000)

@@ -343,6 +343,10 @@ def test_one_that_was_spoilt_on_its_way_is_fetched_again(stager: LiveStager, hub
         ([{"to": "x", "source": "s3://b/x"}, {"to": "./x", "source": "s3://b/y"}], "input-refused"),
         ([{"to": "x", "source": "s3://b/x"}, {"to": "x/y", "source": "s3://b/y"}], "input-refused"),
         ([{"to": 5, "source": None}], "input-refused"),
+        ([{"to": "x", "source": "http://[::1/x"}], "input-refused"),
+        ([{"to": "x", "source": "http://host:port/x"}], "input-refused"),
+        ([{"to": "x", "source": "http://127.0.0.1:99999/x"}], "input-refused"),
+        ([{"to": "x", "source": "http:///x"}], "input-refused"),
     ],
 )
 def test_inputs_that_make_no_sense(stager: LiveStager, inputs: Any, reason: str) -> None:
