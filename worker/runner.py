@@ -7,128 +7,31 @@ the two is a socket pair; when the agent dies it closes, and the keeper ends eve
 
 import os
 import signal
-import socket
-import sys
 import time
-from dataclasses import replace
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from worker import checkpoints, orphans, processes
-from worker.channel import CHANNEL_FD, LEASE_ENDED, LOCK_FD, WORK_DIR_IN_USE, Channel
+from worker.begin import begin
+from worker.happened import Ended, Event, GpusLeft, Hooked, Offered, Output, Progressed, Started, Usage, amounts
 from worker.isolation import ways
 from worker.limits.places import Place
 from worker.processes import boot_ms
-from worker.protocol import Assignment, Misfit, Outcome, Result, Shape, fits, format_duration
+from worker.protocol import Assignment, Outcome, Shape, fits
+from worker.results import result_of, why_it_died
+from worker.telling import MARK, Asked, Message, start_message
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from worker.machine.seat import Seat
 
 Key = Tuple[str, int]
-Message = Tuple[Any, ...]
-Amounts = Tuple[Tuple[str, int], ...]
 Files = Tuple[str, Tuple[str, ...], int]
 
-AMOUNTS = ("cpus", "memory", "gpus", "disk")
-CUSTOM = "custom:"  # before names of one's own, so that none can be taken for ours
-DEFAULT_GRACE_MS = 10_000
 FRAME = 64  # messages: the keeper begins with the first before the last has arrived
-BOOTSTRAP = "import sys; sys.path.insert(0, sys.argv[1]); from worker.keeper import main; sys.exit(main())"
-# Isolated and without site: starts in half the time, and nobody's environment or directory changes what it runs.
-INTERPRETER_FLAGS = ("-I", "-S", "-X", "utf8")
-# By this variable a local backend finds whatever belongs to a worker, also when agent and keeper died in one instant.
-MARK = "WM_WORKER_DIR"
-# All of the agent's environment that the keeper sees; a job sees the mark alone. WM_ATTEMPT: an agent may be a job.
-KEEPER_NEEDS = ("LD_LIBRARY_PATH", "WM_ATTEMPT", MARK)
-WHY_IT_DIED = {
-    LEASE_ENDED: "the lease ended",
-    WORK_DIR_IN_USE: "another keeper uses the work directory",
-}
 
 
 class KeeperDied(Exception):
     """The keeper is gone, and with it every job it ran: hand all of them back."""
-
-
-class Started(NamedTuple):
-    """The process of this attempt runs."""
-
-    job: str
-    epoch: int
-    started_ms: int  # UTC
-
-
-class Output(NamedTuple):
-    """Part of what the attempt wrote to its stdout and stderr, in order."""
-
-    job: str
-    epoch: int
-    offset: int  # of the first byte, in the attempt's kept output
-    data: bytes
-
-
-class Ended(NamedTuple):
-    """The attempt is over, every process of it is gone, and all its output has been delivered before."""
-
-    result: Result
-    kept: str = ""  # where its directory was set aside, because something of it is to be kept
-
-
-class Progressed(NamedTuple):
-    """The attempt has said how far it is: the newest."""
-
-    job: str
-    epoch: int
-    done: int
-    whole: Optional[int]  # None: it does not know
-    text: str
-
-
-class Hooked(NamedTuple):
-    """A hook of this attempt has failed, or written something."""
-
-    job: str
-    epoch: int
-    hook: str
-    wrong: str  # "" when nothing was
-    took_ms: int
-    output: str  # the end of it
-
-
-class Usage(NamedTuple):
-    """What the running attempts use: (job, epoch, cpu ms so far, bytes now)."""
-
-    jobs: List[Tuple[str, int, int, int]]
-
-
-class GpusLeft(NamedTuple):
-    """A job has left these devices; none of them is given out before `gpu_is_free`."""
-
-    gpus: List[str]
-
-
-class Offered(NamedTuple):
-    """What the neighbours on its machine leave to this worker has changed."""
-
-    machine: str
-    amount: Mapping[str, int]  # as `amounts` names them; its own jobs' are part of it
-
-    def of(self, has: Shape) -> Shape:
-        """What the hub is told, when it may have `has` at the most."""
-        least = {name: min(getattr(has, name), self.amount.get(name, 0)) for name in AMOUNTS}
-        custom = tuple((name, min(count, self.amount.get(CUSTOM + name, 0))) for name, count in has.custom)
-        return replace(has, machine=self.machine, custom=custom, **least)
-
-
-Event = Union[Started, Output, Ended, Usage, Progressed, Offered, Hooked, GpusLeft]
-
-
-class Asked(NamedTuple):
-    """What an assignment's shape means here."""
-
-    shape: Shape
-    uses: "Amounts"
-    misfits: Tuple[Misfit, ...]
 
 
 class Runner:
@@ -167,7 +70,7 @@ class Runner:
         self._checkpoints = checkpoints_at
         self._wrap = list(wrap)
         self._seat = seat
-        self._channel, self._pid = start_keeper(-1 if seat is None else seat.lock)
+        self._channel, self._pid = begin("worker.keeper", lock=-1 if seat is None else seat.lock)
         base = {"PATH": processes.DEFAULT_PATH, **(env or {}), "WM_KEEPER": self._keeper_id}
         if MARK in os.environ:
             base[MARK] = os.environ[MARK]
@@ -391,142 +294,3 @@ class Runner:
                 os.kill(self._pid, signal.SIGKILL)
             time.sleep(0.002)
         return 0
-
-
-def start_keeper(lock: int = -1) -> Tuple[Channel, int]:
-    """A process of its own, in a session of its own, that shares one socket with us and nothing else; but for a lock
-    among neighbours, where there is one."""
-    import fcntl
-
-    ours, theirs = socket.socketpair()
-    # Away from the low numbers, because the keeper gets it as number 3.
-    passed = fcntl.fcntl(theirs.fileno(), fcntl.F_DUPFD_CLOEXEC, 10)
-    passed_lock = -1 if lock < 0 else fcntl.fcntl(lock, fcntl.F_DUPFD_CLOEXEC, 10)
-    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-        pid = os.posix_spawn(
-            sys.executable,
-            [sys.executable, *INTERPRETER_FLAGS, "-c", BOOTSTRAP, root],
-            {name: os.environ[name] for name in KEEPER_NEEDS if name in os.environ},
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, nothing, 0),
-                (os.POSIX_SPAWN_DUP2, 2 if is_open(2) else nothing, 1),
-                (os.POSIX_SPAWN_DUP2, 1, 2),
-                (os.POSIX_SPAWN_DUP2, passed, CHANNEL_FD),
-                *([] if lock < 0 else [(os.POSIX_SPAWN_DUP2, passed_lock, LOCK_FD)]),
-            ],
-            setsid=True,
-            setsigmask=[],
-        )
-    finally:
-        os.close(passed)
-        os.close(nothing)
-        if lock >= 0:
-            os.close(passed_lock)
-        theirs.close()
-    return Channel(ours.detach()), pid
-
-
-def is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
-
-
-def amounts(shape: Optional[Shape]) -> Optional[Amounts]:
-    """What can be used up, sorted by name."""
-    if shape is None:
-        return None
-    counts = {name: getattr(shape, name) for name in AMOUNTS}
-    counts.update((CUSTOM + name, count) for name, count in shape.custom)
-    return tuple(sorted((name, count) for name, count in counts.items() if count))
-
-
-def start_message(assignment: Assignment, asked: Asked, wrap: Sequence[str] = ()) -> Message:
-    return (
-        "start",
-        assignment["job"],
-        assignment["epoch"],
-        assignment.get("owner", ""),
-        [*wrap, *assignment["command"]],
-        environment(assignment, asked.shape),
-        asked.uses,
-        assignment.get("time_limit_ms"),
-        assignment.get("grace_ms", DEFAULT_GRACE_MS),
-        assignment.get("output_limit"),
-        limits(assignment, asked.shape),
-    )
-
-
-def limits(assignment: Assignment, asked: Shape) -> Optional[Tuple[int, int, int, int]]:
-    """(memory, processes, open files, cores of its own), each 0 for none; None without any."""
-    work = assignment.get("work")
-    if not work:
-        return (asked.memory, 0, 0, 0) if asked.memory else None
-    cores = max(1, asked.cpus // 1000) if work.get("cpu_affinity") else 0
-    found = (asked.memory, work.get("max_processes") or 0, work.get("max_files") or 0, cores)
-    return found if any(found) else None
-
-
-def environment(assignment: Assignment, asked: Shape) -> Dict[str, str]:
-    """What the job asked for, and what it may want to know about itself; the latter cannot be overridden."""
-    env = dict(assignment.get("env") or {})
-    for marked in ("WM_KEEPER", MARK):
-        env.pop(marked, None)
-    env.update(
-        WM_JOB=assignment["job"],
-        WM_EPOCH=str(assignment["epoch"]),
-        WM_ATTEMPT="%s.%d" % (assignment["job"], assignment["epoch"]),
-        WM_CPUS=str(max(1, -(-asked.cpus // 1000))),
-    )
-    if asked.memory:
-        env["WM_MEMORY"] = str(asked.memory)
-    if assignment.get("array_index") is not None:
-        env["WM_ARRAY_INDEX"] = str(assignment["array_index"])
-    return env
-
-
-def result_of(message: Message, assignment: Assignment) -> Result:
-    job, epoch, outcome, exit_code, number, reason, text, started_ms, run_ms, cpu_ms, max_rss, output = message
-    return Result(
-        job=job,
-        epoch=epoch,
-        outcome=outcome,
-        exit_code=exit_code,
-        signal=number,
-        reason=reason,
-        text=text or sentence(reason, exit_code, number, assignment),
-        started_ms=started_ms,
-        run_ms=run_ms,
-        cpu_ms=cpu_ms,
-        max_rss=max_rss,
-        output=output,
-    )
-
-
-def sentence(reason: str, exit_code: Optional[int], number: Optional[int], assignment: Assignment) -> str:
-    if reason == "time-limit":
-        return "ran longer than its time limit of %s" % format_duration(assignment.get("time_limit_ms") or 0)
-    if number is not None:
-        return "ended by %s" % signal_name(number)
-    said = "exit status %d" % exit_code if exit_code else ""
-    if exit_code and 128 < exit_code < 128 + signal.NSIG and ways.is_wrapped(assignment.get("work")):
-        said += ", which is how a wrapper tells %s" % signal_name(exit_code - 128)
-    return said
-
-
-def signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return "signal %d" % number
-
-
-def why_it_died(status: int) -> str:
-    if os.WIFSIGNALED(status):
-        return "the keeper was ended by %s" % signal_name(os.WTERMSIG(status))
-    code = os.WEXITSTATUS(status)
-    return WHY_IT_DIED.get(code, "the keeper ended with exit status %d; its messages are in the agent's output" % code)

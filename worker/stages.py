@@ -24,9 +24,10 @@ from worker.filejob import (
     when_kept,
     with_files,
 )
+from worker.happened import Ended, Event
 from worker.processes import boot_ms
 from worker.protocol import Assignment, Outcome, Result, Shape
-from worker.runner import Ended, Event, KeeperDied, Key, Runner
+from worker.runner import KeeperDied, Key, Runner
 from worker.stagehand import Stagehand, StagerDied
 from worker.stagernews import Aside, Cached, NoMoreFiles, Noted, Progress
 from worker.terms import LAST_MARGIN_MS, LAST_STRETCH_MS

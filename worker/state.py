@@ -21,6 +21,7 @@ back. A hub that answers later in the same session finds a worker that is free a
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set
 
 from worker.blackhole import BlackHole
+from worker.happened import Ended, Event, GpusLeft, Hooked, Offered, Progressed, Started, Usage
 from worker.held import Held
 from worker.hooks.told import FAILED as HOOK_FAILED
 from worker.intake import Intake, key_of
@@ -43,7 +44,6 @@ from worker.orders import (
 )
 from worker.outbox import Outbox
 from worker.protocol import Assignment, Outcome, Phase, Polled, Registered, Report, Reported, Shape
-from worker.runner import Ended, Event, GpusLeft, Hooked, Offered, Progressed, Started, Usage
 from worker.terms import (
     FAREWELL_MS,
     KILL_GRACE_MS,

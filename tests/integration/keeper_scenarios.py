@@ -17,9 +17,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from worker.happened import Ended, Hooked, Offered, Output, Progressed, Started
 from worker.machine.seat import Seat
 from worker.protocol import Shape
-from worker.runner import Ended, Hooked, KeeperDied, Offered, Output, Progressed, Runner, Started
+from worker.runner import KeeperDied, Runner
 
 DEADLINE_S = 30
 SCENARIOS = {}

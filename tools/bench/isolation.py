@@ -19,9 +19,10 @@ from typing import Any
 from tests.stand_ins.engine import Engine, small_image
 from tests.stand_ins.podman import Podman
 from tools.bench.report import Row, against
+from worker.happened import Ended
 from worker.isolation import found
 from worker.protocol import Assignment, Outcome, Shape
-from worker.runner import Ended, Runner
+from worker.runner import Runner
 
 ROUNDS = 3
 JOBS = {"process": 1500, "process, a user of its own": 600, "sandbox": 200, "docker": 12, "podman": 12, "apptainer": 12}

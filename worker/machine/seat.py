@@ -8,10 +8,10 @@ import os
 from dataclasses import replace
 from typing import Dict, NamedTuple, Sequence
 
+from worker.happened import Offered, amounts
 from worker.machine.folder import Folder, NotShared, Standing
 from worker.machine.shares import Others, Part
 from worker.protocol import Shape
-from worker.runner import Offered, amounts
 
 
 class Told(NamedTuple):

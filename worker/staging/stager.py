@@ -17,14 +17,13 @@ from typing import Any, Deque, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from worker.cache.entries import LABEL_END
 from worker.cache.store import Cache as Pins
-from worker.channel import Channel
+from worker.channel import CHANNEL_FD, Channel
 from worker.staging.attempts import Attempt, Attempts, Undertaker
 from worker.staging.desk import Desk
 from worker.staging.house import Held, House, staged
 from worker.staging.inputs import Inputs
 from worker.staging.messages import Cache, Message, NotCollected, Note, NotStaged, Progress, Said, Setup, encode
 from worker.staging.outputs import Outputs
-from worker.staging.starting import CHANNEL_FD
 
 PROGRESS_S = 1.0
 STALL_S = 900.0

@@ -12,7 +12,7 @@ from worker.limits.groups import emptied, locked_folder, remove_leftovers
 from worker.limits.places import find, ways
 from worker.limits.watch import children_of, cpu_ms, family, proportional, resident
 from worker.protocol import Shape
-from worker.runner import limits
+from worker.telling import limits
 
 ME = 4321
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from worker.happened import Ended, Offered
 from worker.outbox import Outbox
 from worker.protocol import Shape
-from worker.runner import Ended, Offered
 from worker.spool import Spool
 from worker.state import State
 from worker.terms import Terms

@@ -11,8 +11,9 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precon
 
 from worker import filejob
 from worker.filling import ALWAYS, NEVER, ON_SUCCESS
+from worker.happened import Ended, Event, Started
 from worker.protocol import Shape
-from worker.runner import Ended, Event, KeeperDied, Started
+from worker.runner import KeeperDied
 from worker.stagehand import StagerDied
 from worker.stagernews import Cached, NoMoreFiles, Noted, Progress
 from worker.stages import MOST_DEATHS, Stages

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from worker.happened import Ended, GpusLeft, Hooked, Progressed, Started
 from worker.orders import Cancel, EndAll, Exit, Extend, HandBackBy, LookAtGpus, Order, Recall, Say, Start
 from worker.outbox import Outbox
-from worker.runner import Ended, GpusLeft, Hooked, Progressed, Started
 from worker.spool import Spool
 from worker.state import State
 from worker.terms import FAREWELL_MS, LAST_MARGIN_MS, LAST_STRETCH_MS, SETTLE_MS, SHAPE_MS, Terms, early
