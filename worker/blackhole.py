@@ -13,6 +13,7 @@ from worker.protocol import Outcome
 FAST_MS = 1000
 WITHIN_MS = 60_000
 OWN_FAULTS = 3
+OWN_REASONS = ("start-failed", "disk-full", HOOK_FAILED)
 
 
 class BlackHole:
@@ -24,7 +25,7 @@ class BlackHole:
 
     def saw(self, result: Mapping[str, Any], now: int) -> Optional[str]:
         """A sentence once it is too much."""
-        if result.get("outcome") == Outcome.RETURNED and result.get("reason") in ("start-failed", HOOK_FAILED):
+        if result.get("outcome") == Outcome.RETURNED and result.get("reason") in OWN_REASONS:
             self._own_faults += 1
             if self._own_faults >= OWN_FAULTS:
                 return "%d jobs in a row could not be started here; the last: %s" % (

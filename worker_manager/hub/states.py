@@ -20,6 +20,7 @@ class JobEvent(StrEnum):
     FAIL = "fail"
     STOPPED = "stopped"  # the agent ended it because it was told to
     RETURN = "return"  # handed back
+    SPOIL = "spoil"  # handed back because its files could not be moved: elsewhere too, perhaps
     LOSE = "lose"  # its worker is lost, dead or was preempted
     CANCEL = "cancel"  # someone asks for its end
 
@@ -30,6 +31,13 @@ OUTCOME_EVENTS = {
     Outcome.CANCELLED: JobEvent.STOPPED,
     Outcome.RETURNED: JobEvent.RETURN,
 }
+SPOILED_BY = ("staging-failed", "disk-full")  # reasons of attempts that were handed back
+
+
+def event_of(outcome: str, reason: str) -> JobEvent | None:
+    """What a worker's result does to its job; None: it is no outcome."""
+    event = OUTCOME_EVENTS.get(outcome)
+    return JobEvent.SPOIL if event is JobEvent.RETURN and reason in SPOILED_BY else event
 
 
 class Budget(StrEnum):
@@ -57,14 +65,16 @@ class Impossible(Exception):
     """An event that cannot happen in this state: a mistake in the program."""
 
 
+_BACK = Step(_S.QUEUED, Budget.LOSS, exhausted=_S.FAILED, reason="lost-too-often", when_cancelling=_S.CANCELLED)
 _ON_WORKER: dict[JobEvent, Step | None] = {
     _E.SUCCEED: Step(_S.SUCCEEDED),
     _E.FAIL: Step(_S.QUEUED, Budget.RETRY, exhausted=_S.FAILED, when_cancelling=_S.CANCELLED),
     _E.STOPPED: Step(_S.CANCELLED, reason="cancelled"),
-    _E.LOSE: Step(_S.QUEUED, Budget.LOSS, exhausted=_S.FAILED, reason="lost-too-often", when_cancelling=_S.CANCELLED),
+    _E.LOSE: _BACK,
+    _E.SPOIL: _BACK,
 }
 _OVER: dict[JobEvent, Step | None] = dict.fromkeys(
-    (_E.DEPENDENCY_FAILED, _E.START, _E.SUCCEED, _E.FAIL, _E.STOPPED, _E.RETURN, _E.LOSE, _E.CANCEL), IGNORED
+    (_E.DEPENDENCY_FAILED, _E.START, _E.SUCCEED, _E.FAIL, _E.STOPPED, _E.RETURN, _E.SPOIL, _E.LOSE, _E.CANCEL), IGNORED
 )
 
 # state → event → step. A cell that is not here is impossible.
@@ -87,9 +97,7 @@ JOB: dict[str, dict[JobEvent, Step | None]] = {
     _S.RUNNING: {
         **_ON_WORKER,
         _E.START: IGNORED,
-        _E.RETURN: Step(
-            _S.QUEUED, Budget.LOSS, exhausted=_S.FAILED, reason="lost-too-often", when_cancelling=_S.CANCELLED
-        ),
+        _E.RETURN: _BACK,
         _E.CANCEL: Step(_S.RUNNING, asks_worker=True),
     },
     _S.SUCCEEDED: _OVER,

@@ -13,6 +13,7 @@ from worker_manager.hub.states import (
     JobEvent,
     WorkerEvent,
     array_state,
+    event_of,
     job_step,
     worker_step,
 )
@@ -32,6 +33,7 @@ CELLS = {
     "fail":              (X,           X,           "failed",    "failed",    SAME),
     "stopped":           (X,           X,           "cancelled", "cancelled", SAME),
     "return":            (X,           X,           "queued",    "queued",    SAME),
+    "spoil":             (X,           X,           "queued",    "queued",    SAME),
     "lose":              (X,           X,           "queued",    "queued",    SAME),
     "cancel":            ("cancelled", "cancelled", "assigned",  "running",   SAME),
 }  # fmt: skip
@@ -93,6 +95,18 @@ def test_a_job_that_never_started_may_be_handed_back_without_end() -> None:
     change = job_step("assigned", JobEvent.RETURN, Budgets(0, 0, 99, 5))
     assert change is not None
     assert (change.to, change.losses) == ("queued", 99)
+
+
+@pytest.mark.parametrize("state", ["assigned", "running"])
+def test_a_job_whose_files_cannot_be_moved_does_not_come_back_for_ever(state: str) -> None:
+    changes = [job_step(state, JobEvent.SPOIL, Budgets(0, 0, spent, 5)) for spent in range(5)]
+    assert [change.to for change in changes if change] == ["queued"] * 4 + ["failed"]
+
+
+def test_only_what_could_not_be_moved_is_counted_before_a_job_has_started() -> None:
+    assert event_of("returned", "staging-failed") is event_of("returned", "disk-full") is JobEvent.SPOIL
+    assert event_of("returned", "recalled") is event_of("returned", "stager-died") is JobEvent.RETURN
+    assert event_of("failed", "disk-full") is JobEvent.FAIL
 
 
 def test_only_a_job_on_a_worker_needs_the_workers_answer_to_a_cancel() -> None:

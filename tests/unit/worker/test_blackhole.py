@@ -55,3 +55,9 @@ def test_what_was_given_back_for_other_reasons_is_none_and_one_that_ran_begins_t
     assert seen(BlackHole(0), *(returned("j7", "recalled") for _ in range(9))) is None
     for outcome in ("succeeded", "failed"):
         assert seen(BlackHole(0), returned("j1"), returned("j2"), failed("j3", outcome=outcome), returned("j4")) is None
+
+
+def test_a_worker_whose_disk_is_full_takes_no_more() -> None:
+    full = [failed(f"j{n}", None, outcome="returned", reason="disk-full", text="no space") for n in range(3)]
+    assert seen(BlackHole(0), *full[:2]) is None
+    assert seen(BlackHole(0), *full) == "3 jobs in a row could not be started here; the last: no space"

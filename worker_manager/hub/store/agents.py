@@ -14,7 +14,7 @@ from worker_manager.hub.contract import LogPiece, Settings
 from worker_manager.hub.match import Limits, Serves
 from worker_manager.hub.preference import INPUTS
 from worker_manager.hub.refusals import Conflict, Gone, Invalid, Unauthorized
-from worker_manager.hub.states import OUTCOME_EVENTS, JobEvent, WorkerEvent, worker_step
+from worker_manager.hub.states import JobEvent, WorkerEvent, event_of, worker_step
 from worker_manager.hub.store import kept
 from worker_manager.hub.store.filling import fill
 from worker_manager.hub.store.fleet import (
@@ -303,15 +303,16 @@ def _take_results(moves: Moves, worker: Worker, active: Active, results: Sequenc
             stale.append([result.get("job"), result.get("epoch")])
             continue
         outcome = str(result.get("outcome"))
-        event = OUTCOME_EVENTS.get(outcome)
+        reason = str(result.get("reason") or "")[:64]
+        event = event_of(outcome, reason)
         if event is None:
             raise Invalid(f"{outcome[:40]!r} is no outcome")
         measures = {name: result.get(name) for name in MEASURES}
         if result.get("started_ms") is not None:
             measures["started_ms"] = _by_our_clock(row, result["started_ms"], moves.batch.now)
-        moves.finish(row, event, measures, str(result.get("reason") or "")[:64], str(result.get("text") or "")[:2000])
+        moves.finish(row, event, measures, reason, str(result.get("text") or "")[:2000])
         del active[(row.id, row.idx)]
-        if event is not JobEvent.RETURN:
+        if outcome != Outcome.RETURNED:
             worker.runs += 1
             if result.get("files"):
                 kept.keep(moves, row, result["files"])

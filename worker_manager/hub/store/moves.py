@@ -152,7 +152,7 @@ class Moves:
             self._again(row, change, event, measures, reason, text)
         else:
             if change.reason == "lost-too-often":
-                text = f"it lost its worker {change.losses} times; the last time: {text or reason}"
+                text = f"it came back from its worker {change.losses} times; the last time: {text or reason}"
             self._over(row, change, measures, change.reason or reason, text)
         return change.to
 
@@ -386,6 +386,7 @@ class Moves:
 _ATTEMPT_OUTCOME: Mapping[JobEvent, str] = {
     JobEvent.FAIL: "failed",
     JobEvent.RETURN: "returned",
+    JobEvent.SPOIL: "returned",
     JobEvent.LOSE: "lost",
 }
 

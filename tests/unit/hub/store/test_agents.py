@@ -155,6 +155,23 @@ def test_a_poll_that_only_waits_is_no_sign_of_life(house: House) -> None:
     assert house.store.get_worker("w")["state"] == "ready"
 
 
+def test_a_job_whose_inputs_nobody_can_fetch_says_so_in_the_end(house: House) -> None:
+    house.submit(job())
+    house.worker("w")
+    for n in range(5):
+        [(name, epoch)] = house.taken("w")
+        assert epoch == n + 1
+        house.report(
+            "w",
+            results=[
+                {"job": name, "epoch": epoch, "outcome": "returned", "reason": "staging-failed", "text": "no such host"}
+            ],
+        )
+    shown = house.store.get_job("j1")
+    assert (shown["state"], shown["reason"]) == ("failed", "lost-too-often")
+    assert shown["text"] == "it came back from its worker 5 times; the last time: no such host"
+
+
 def test_a_job_that_loses_its_worker_five_times_fails(house: House) -> None:
     house.submit(job())
     for n in range(5):
@@ -163,7 +180,7 @@ def test_a_job_that_loses_its_worker_five_times_fails(house: House) -> None:
         house.store.declare_gone("", [f"w{n}"], "spot").result()
     shown = house.store.get_job("j1")
     assert (shown["state"], shown["reason"]) == ("failed", "lost-too-often")
-    assert shown["text"] == "it lost its worker 5 times; the last time: spot"
+    assert shown["text"] == "it came back from its worker 5 times; the last time: spot"
     assert [a["outcome"] for a in shown["attempts"]] == ["lost"] * 4 + ["failed"]
     assert house.group_counts() == []
 
