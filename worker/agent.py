@@ -190,7 +190,7 @@ class Agent:
         self._watch_stager()  # now: the number of one that has gone may be another's in a moment
         for news in told:
             if isinstance(news, Progress):
-                self._state.progressed(*news, text="")
+                self._state.progressed(*news)
             elif isinstance(news, Cached):
                 self._state.cached(news.news)
             elif isinstance(news, NoMoreFiles):

@@ -14,6 +14,7 @@ class Progress(NamedTuple):
     phase: str
     done: int
     whole: Optional[int]
+    text: str = ""  # why it waits
 
 
 class Cached(NamedTuple):

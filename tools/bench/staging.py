@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from tools.bench.report import Row
 from tools.bench.web import serving
 from worker.cache.digests import Content
 from worker.staging import copying
-from worker.staging.http import Patience, Source, fetch
+from worker.staging.http import Patience, Source, fetch, rest
 from worker.staging.lines import Lines
 from worker.staging.sending import Place, Sending
 from worker.staging.site import Site
@@ -75,7 +74,7 @@ def send(file: Path, url: str) -> None:
     place = Place(url, {}, url)
     with file.open("rb") as opened:
         sending = Sending(opened.fileno(), SIZE, Lines(), Stop(), lambda _: None, lambda: place)
-        sending.go(place, Patience(), time.sleep)
+        sending.go(place, Patience(), rest)
 
 
 # ---------------------------------------------------------------- copies

@@ -29,6 +29,7 @@ class Attempt:
         self.phase = ""
         self.done = 0
         self.whole: Optional[int] = None
+        self.trouble = ""  # why a part of it waits to be tried again
         self.told: Tuple[Any, ...] = ()  # of its progress
         self.answered = False  # what was asked for last
         self._seen = (-1, 0.0)  # how far it was, and since when it stands there
@@ -36,11 +37,11 @@ class Attempt:
 
     def begin(self, phase: str) -> Sums:
         """Where the parts of its progress are told."""
-        self.phase, self.done, self.whole, self.told, self.answered = phase, 0, None, (), False
+        self.phase, self.done, self.whole, self.trouble, self.told, self.answered = phase, 0, None, "", (), False
         return Sums(self._has_done)
 
     def _has_done(self, done: int) -> None:
-        self.done = done
+        self.done, self.trouble = done, ""
 
     def stands_for(self, now: float, is_busy: bool) -> float:
         """For how many seconds its transfers, which hold a lane, have not taken a step."""

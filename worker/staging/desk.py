@@ -8,7 +8,7 @@ from worker.staging.attempts import Attempt
 from worker.staging.errors import BrokeOff, Distrusted
 from worker.staging.grants import Book, Hub
 from worker.staging.house import House
-from worker.staging.http import Patience
+from worker.staging.http import Patience, Wait
 from worker.staging.lanes import Lanes
 from worker.staging.lines import TIMEOUT_S, Lines
 from worker.staging.messages import EACH, LONG_PATIENCE, PARALLEL, PATIENCE, Note, Said, Setup
@@ -30,10 +30,11 @@ class Desk:
         self.patience = _patience(setup.get("patience") or PATIENCE)
         self.long_patience = _patience(setup.get("long_patience") or LONG_PATIENCE)
 
-    def wait(self, attempt: Attempt) -> Callable[[float], None]:
-        """A pause in which another has the lane."""
+    def wait(self, attempt: Attempt) -> Wait:
+        """A pause in which another has the lane, and people hear what it is for."""
 
-        def wait(seconds: float) -> None:
+        def wait(seconds: float, why: str) -> None:
+            attempt.trouble = why
             with self.lanes.rest(attempt):
                 attempt.stop.wait(seconds)
 
@@ -59,7 +60,7 @@ class Desk:
                 failures += 1
                 if failures >= patience.tries or not isinstance(error, (BrokeOff, *also)):
                     raise
-                self.wait(attempt)(patience.pause(failures, getattr(error, "after_s", 0.0)))
+                self.wait(attempt)(patience.pause(failures, getattr(error, "after_s", 0.0)), str(error))
 
     def note_once(self, text: str) -> None:
         if text not in self._noted:

@@ -33,6 +33,7 @@ from worker.staging.stops import Stop
 REDIRECTS = 5
 RENEWALS = 3  # in a row without a byte of progress
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG, errno.ESTALE)
+Wait = Callable[[float, str], None]  # for so many seconds, because of what went wrong
 Progress = Callable[[int, Optional[int]], None]  # bytes there, bytes in all where that is known
 
 
@@ -58,13 +59,17 @@ def nobody_looks(_there: int, _whole: Optional[int]) -> None:
     pass
 
 
+def rest(seconds: float, _why: str) -> None:
+    time.sleep(seconds)
+
+
 def fetch(
     source: Source,
     path: str,
     *,
     progress: Progress = nobody_looks,
     patience: Patience = Patience(),  # noqa: B008
-    wait: Callable[[float], None] = time.sleep,
+    wait: Wait = rest,
     lines: Optional[Lines] = None,
     stop: Optional[Stop] = None,
     renewed: Optional[Callable[[bool], Source]] = None,
@@ -83,7 +88,7 @@ def fetch(
 def _fetched(
     download: "_Download",
     patience: Patience,
-    wait: Callable[[float], None],
+    wait: Wait,
     renewed: Optional[Callable[[bool], Source]],
 ) -> Content:
     failures = renewals = 0
@@ -102,7 +107,7 @@ def _fetched(
             failures = 1 if download.there > before else failures + 1
             if failures >= patience.tries or isinstance(error, Moved):
                 raise
-            wait(patience.pause(failures, error.after_s))
+            wait(patience.pause(failures, error.after_s), str(error))
 
 
 class _Download:

@@ -123,7 +123,7 @@ class Inputs:
                 size=found.size or 0,
                 label=self._attempt.label,
                 wanted=self._attempt.stop.go_on,
-                wait=self._means.wait,
+                wait=lambda seconds: self._means.wait(seconds, ""),
             )
         except Cancelled:
             raise Stopped() from None

@@ -189,6 +189,7 @@ class Progress(NamedTuple):
     phase: str
     done: int
     whole: Optional[int]
+    text: str = ""  # why it waits
 
 
 class Cache(NamedTuple):

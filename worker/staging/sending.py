@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict, Mapping, NamedTuple
 
 from worker.staging.errors import BrokeOff, Distrusted, Forbidden, Refused, StagingError
 from worker.staging.grants import NONSENSE, headers_of, must_not_be_refused
-from worker.staging.http import Patience
+from worker.staging.http import Patience, Wait
 from worker.staging.lines import Line, Lines, said, split
 from worker.staging.replies import NoAnswer, ask, must_be_good, shown
 from worker.staging.stops import Stop
@@ -76,7 +76,7 @@ class Sending:
         self._there = 0
         self._yielded = 0
 
-    def go(self, place: Place, patience: Patience, wait: Callable[[float], None]) -> Place:
+    def go(self, place: Place, patience: Patience, wait: Wait) -> Place:
         """Until it is there: where that is. Raises StagingError, Altered among them, Stopped and OSError."""
         failures = renewals = 0
         asks = self._size > SMALL
@@ -102,7 +102,7 @@ class Sending:
                 failures = 1 if self._there > before else failures + 1
                 if failures >= patience.tries:
                     raise
-                wait(patience.pause(failures, getattr(error, "after_s", 0.0)))
+                wait(patience.pause(failures, getattr(error, "after_s", 0.0)), str(error))
             asks = True
 
     # ------------------------------------------------------------ the hub

@@ -13,7 +13,7 @@ from worker import files
 from worker.cache.digests import Content
 from worker.staging.errors import BrokeOff, Corrupt, Refused, Unsafe
 from worker.staging.grants import Book
-from worker.staging.http import Patience, Progress, Source, fetch, look
+from worker.staging.http import Patience, Progress, Source, Wait, fetch, look
 from worker.staging.lines import Lines, split
 from worker.staging.site import Site
 from worker.staging.stops import Stop
@@ -55,7 +55,7 @@ class Means(NamedTuple):
     lines: Lines
     book: Book
     stop: Stop
-    wait: Callable[[float], None]
+    wait: Wait
     patience: Patience
     input_paths: Sequence[str]
     owner: str
@@ -226,7 +226,7 @@ def patiently(means: Means, act: "Callable[[], _T]") -> "_T":
             failures += 1
             if failures >= means.patience.tries:
                 raise
-            means.wait(means.patience.pause(failures, error.after_s))
+            means.wait(means.patience.pause(failures, error.after_s), str(error))
 
 
 TYPE_CHECKING = False

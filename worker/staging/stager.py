@@ -130,8 +130,9 @@ class Stager:
         for attempt in self._attempts.values():
             if attempt.phase and not attempt.answered:
                 self._must_not_hang(attempt, now)
-            now_at = (attempt.phase, attempt.done, attempt.whole)
-            if attempt.phase and not attempt.answered and attempt.done and now_at != attempt.told:
+            trouble = "tries again: %s" % attempt.trouble if attempt.trouble else ""
+            now_at = (attempt.phase, attempt.done, attempt.whole, trouble)
+            if attempt.phase and not attempt.answered and (attempt.done or trouble) and now_at != attempt.told:
                 attempt.told = now_at
                 self._said.append(Progress(attempt.job, attempt.epoch, *now_at))
 

@@ -106,7 +106,9 @@ def got(server: Server, path: str, **more: Any) -> list[float]:
     """The pauses that were made on the way."""
     pauses: list[float] = []
     more.setdefault("patience", Patience(tries=3))
-    content = fetch(Source(server.url, **more.pop("source", {})), path, wait=pauses.append, **more)
+    content = fetch(
+        Source(server.url, **more.pop("source", {})), path, wait=lambda seconds, _: pauses.append(seconds), **more
+    )
     assert content == (DIGEST, len(DATA))
     assert Path(path).read_bytes() == DATA
     return pauses
@@ -174,7 +176,7 @@ def test_patience_has_an_end(server: Server, path: str) -> None:
 
 def test_nobody_there(path: str) -> None:
     with pytest.raises(BrokeOff, match=r"127\.0\.0\.1:9: "):
-        fetch(Source("http://127.0.0.1:9/x?secret=canary"), path, wait=lambda s: None, patience=Patience(tries=2))
+        fetch(Source("http://127.0.0.1:9/x?secret=canary"), path, wait=lambda *_: None, patience=Patience(tries=2))
 
 
 def test_a_redirect_is_followed_without_the_headers_of_the_first(server: Server, path: str) -> None:

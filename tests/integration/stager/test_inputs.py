@@ -375,6 +375,16 @@ def test_progress_is_told(stager: LiveStager, hub: FileHub) -> None:
     stager.hear(Staged)
 
 
+def test_why_a_transfer_waits_is_told(start_stager: StartStager, hub: FileHub) -> None:
+    stager = start_stager(patience=[8, 60.0, 60.0])
+    hub.faults["get"] = [status(503)] * 99
+    stager.stage({"to": "x", "source": f"blob:{hub.add(DATA)}"})
+    said = stager.hear(Progress)
+    assert (said.phase, said.done) == ("staging", 0)
+    assert said.text.startswith("tries again: ") and "503" in said.text and SECRET not in said.text
+    stager.drop()
+
+
 def test_what_is_dropped_stops_at_once_and_leaves_nothing(stager: LiveStager, hub: FileHub) -> None:
     asked, gone = threading.Event(), threading.Event()
 
