@@ -13,7 +13,6 @@ from worker.connection import Unreachable
 from worker.files import PUBLIC, cache_scope, input_digest, input_scope
 from worker.outbox import Outbox
 from worker.spool import Spool
-from worker.staging import sources
 from worker.state import State
 from worker.terms import Terms
 
@@ -165,7 +164,6 @@ def test_an_answer_that_asks_for_something_odd_is_not_believed() -> None:
 )
 def test_only_what_anybody_could_fetch_is_everybodys(source: str, public: bool) -> None:
     assert input_scope(source, "ann") == (PUBLIC if public else cache_scope("ann"))
-    assert sources.is_public(source) == public, "the hub and the stager say the same"
     assert PUBLIC == place.PUBLIC
 
 
