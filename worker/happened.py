@@ -66,9 +66,9 @@ class Hooked(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """What the running attempts use: (job, epoch, cpu ms so far, bytes now)."""
+    """What the running attempts use: (job, epoch, cpu ms so far, bytes now, its GPUs)."""
 
-    jobs: List[Tuple[str, int, int, int]]
+    jobs: List[Tuple[str, int, int, int, List[str]]]
 
 
 class GpusLeft(NamedTuple):

@@ -231,7 +231,7 @@ class Keeper:
     def _on_usage(self) -> None:
         """What each running attempt uses now; asked seldom, so nothing is kept for it in between."""
         running = list(self._roster.running.values())
-        self._news.usage([(attempt.job, attempt.epoch, *self._limiter().usage(attempt)) for attempt in running])
+        self._news.usage([(each.job, each.epoch, *self._limiter().usage(each), each.gpus) for each in running])
 
     def _on_end(self) -> None:
         self._asked_to_end = True

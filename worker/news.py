@@ -50,7 +50,7 @@ class News:
         self._messages.append(("ended", *attempt.result(), attempt.kept_at))
         self._send_by(boot_ms() + (BATCH_MS if len(self._queue) else 0))
 
-    def usage(self, rows: list[tuple[str, int, int, int]]) -> None:
+    def usage(self, rows: list[tuple[str, int, int, int, list[str]]]) -> None:
         """(job, epoch, cpu ms, bytes) of those that run."""
         self._messages.append(("usage", "", 0, rows))
         self._send_by(boot_ms() + BATCH_MS)

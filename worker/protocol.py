@@ -391,7 +391,7 @@ class Usage(TypedDict, total=False):
     disk: int  # bytes that are free where jobs have their directories
     load: int  # runnable processes of the whole machine, times 1000, over a minute
     gpus: List[List[Any]]  # [id, percent busy, bytes in use]
-    jobs: List[List[Any]]  # [job, epoch, cpu_ms so far, milli-CPUs since the time before or None, bytes]
+    jobs: List[List[Any]]  # [job, epoch, cpu_ms so far, milli-CPUs since then or None, bytes, most bytes, GPU ids]
 
 
 class Phase:

@@ -6,7 +6,7 @@ Rates come from two measurements; the first of a job has none.
 import os
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-Row = Tuple[str, int, int, int]  # job, epoch, cpu ms so far, bytes now
+Row = Tuple[str, int, int, int, List[str]]  # job, epoch, cpu ms so far, bytes now, its GPUs
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICK_MS = 1000 / os.sysconf("SC_CLK_TCK")
@@ -18,15 +18,19 @@ class Rates:
 
     def __init__(self) -> None:
         self._before: Dict[Tuple[str, int], Tuple[int, int]] = {}  # attempt → (when, cpu ms)
+        self._most: Dict[Tuple[str, int], int] = {}  # attempt → the most bytes that were seen
         self.own: Dict[str, Any] = {}  # what the agent measured of itself
 
     def of_jobs(self, rows: Sequence[Row], now: int) -> Dict[str, Any]:
         """The wire's `Usage`."""
         jobs: List[List[Any]] = []
         before, self._before = self._before, {}
-        for job, epoch, cpu_ms, memory in rows[:LONGEST]:
-            self._before[job, epoch] = (now, cpu_ms)
-            jobs.append([job, epoch, cpu_ms, rate(before.get((job, epoch)), (now, cpu_ms)), memory])
+        most, self._most = self._most, {}
+        for job, epoch, cpu_ms, memory, gpus in rows[:LONGEST]:
+            key = (job, epoch)
+            self._before[key] = (now, cpu_ms)
+            self._most[key] = max(memory, most.get(key, 0))
+            jobs.append([job, epoch, cpu_ms, rate(before.get(key), (now, cpu_ms)), memory, self._most[key], gpus])
         return {**self.own, "jobs": jobs}
 
 

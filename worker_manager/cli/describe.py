@@ -15,6 +15,7 @@ from worker_manager.cli.output import (
     Column,
     ago,
     duration,
+    gpu_use,
     held,
     moment_ago,
     resources,
@@ -80,6 +81,7 @@ def _job(inv: Invocation, job: Mapping[str, Any]) -> None:
             ("CPU", duration(job.get("cpu_ms"))),
             ("Peak memory", size(job.get("max_rss"))),
             ("Uses now", uses(job.get("usage"))),
+            ("GPUs", _gpus(job.get("usage"))),
             ("Progress", _progress(job.get("progress"), now)),
         ]
     )
@@ -196,7 +198,7 @@ def _worker(inv: Invocation, worker: Mapping[str, Any]) -> None:
             ("Disk free", size((worker.get("usage") or {}).get("disk"))),
             ("Load", _load(worker.get("usage") or {})),
             ("Cache", held(worker.get("cache"))),
-            ("GPUs", ", ".join(_gpu(one) for one in (worker.get("usage") or {}).get("gpus") or ())),
+            ("GPUs", _gpus(worker.get("usage"))),
         ]
     )
 
@@ -205,9 +207,8 @@ def _load(usage: Mapping[str, Any]) -> str:
     return "" if usage.get("load") is None else f"{usage['load'] / 1000:.2f}"
 
 
-def _gpu(one: Mapping[str, Any]) -> str:
-    busy = "" if one.get("busy_percent") is None else f" {one['busy_percent']} %"
-    return f"{one.get('id')}{busy} {size(one.get('memory'))}"
+def _gpus(usage: Any) -> str:
+    return ", ".join(gpu_use(one) for one in (usage or {}).get("gpus") or ())
 
 
 def _id_of(job: Any) -> Any:

@@ -181,7 +181,13 @@ def uses(usage: Any) -> str:
     if not isinstance(usage, Mapping) or usage.get("memory") is None:
         return NOTHING
     cpus = "" if usage.get("cpus") is None else f"{usage['cpus'] / 1000:.2f} cpu, "
-    return cpus + format_bytes(usage["memory"])
+    peak = "" if not usage.get("peak") else f" (at most {format_bytes(usage['peak'])})"
+    return cpus + format_bytes(usage["memory"]) + peak
+
+
+def gpu_use(one: Mapping[str, Any]) -> str:
+    busy = "" if one.get("busy_percent") is None else f" {one['busy_percent']} %"
+    return f"{one.get('id')}{busy} {size(one.get('memory'))}"
 
 
 def held(cache: Any) -> str:

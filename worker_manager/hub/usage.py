@@ -36,7 +36,10 @@ class Usage:
         if found is None:
             return None
         row = found["jobs"].get((job.get("id"), job.get("attempt")))
-        return None if row is None else {"at_ms": found["at_ms"], **row}
+        if row is None:
+            return None
+        gpus = [gpu for gpu in found["gpus"] if gpu["id"] in row["gpus"]]
+        return {"at_ms": found["at_ms"], **row, "gpus": gpus}
 
     def _fresh(self, worker: str, now: int) -> dict[str, Any] | None:
         at, found = self._newest.get(worker, (0, {}))
@@ -51,16 +54,27 @@ def _clean(told: dict[str, Any]) -> dict[str, Any]:
         if isinstance(name, str) and _is_amount(busy, True) and _is_amount(memory, True)
     ]
     found["jobs"] = {
-        (job, epoch): {"cpu_ms": cpu_ms, "cpus": cpus, "memory": memory}
-        for job, epoch, cpu_ms, cpus, memory in _rows(told.get("jobs"), 5)
+        (job, epoch): {"cpu_ms": cpu_ms, "cpus": cpus, "memory": memory, "peak": _peak(more), "gpus": _gpus(more)}
+        for job, epoch, cpu_ms, cpus, memory, *more in _rows(told.get("jobs"), 5, 7)
         if isinstance(job, str) and all(map(_is_amount, (epoch, cpu_ms, memory))) and _is_amount(cpus, True)
     }
     return found
 
 
-def _rows(told: Any, length: int) -> list[list[Any]]:
+def _rows(told: Any, length: int, most: int = 0) -> list[list[Any]]:
     listed = told if isinstance(told, list) else []
-    return [row[:length] for row in listed[:MOST_JOBS] if isinstance(row, list) and len(row) >= length]
+    cut = most or length
+    return [row[:cut] for row in listed[:MOST_JOBS] if isinstance(row, list) and len(row) >= length]
+
+
+def _peak(more: list[Any]) -> int | None:
+    """None of an older worker."""
+    return more[0] if more and _is_amount(more[0]) else None
+
+
+def _gpus(more: list[Any]) -> list[str]:
+    listed = more[1] if len(more) > 1 and isinstance(more[1], list) else []
+    return [name for name in listed[:64] if isinstance(name, str)]
 
 
 def _is_amount(value: Any, none: bool = False) -> bool:

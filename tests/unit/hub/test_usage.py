@@ -10,7 +10,7 @@ TOLD = {
     "disk": 10,
     "load": 1500,
     "gpus": [["GPU-1", 40, 2**30], ["GPU-2", None, None]],
-    "jobs": [["j1", 2, 900, 450, 2**20], ["j2", 1, 0, None, 0]],
+    "jobs": [["j1", 2, 900, 450, 2**20, 2**21, ["GPU-1"]], ["j2", 1, 0, None, 0]],
 }
 
 
@@ -26,8 +26,17 @@ def knows(told: Any = TOLD) -> Usage:
 
 def test_a_running_attempt_shows_what_its_worker_told() -> None:
     usage = knows()
-    assert usage.of_job(job(), 1001) == {"at_ms": 1000, "cpu_ms": 900, "cpus": 450, "memory": 2**20}
-    assert usage.of_job(job(id="j2", attempt=1), 1001) == {"at_ms": 1000, "cpu_ms": 0, "cpus": None, "memory": 0}
+    gpus = [{"id": "GPU-1", "busy_percent": 40, "memory": 2**30}]
+    assert usage.of_job(job(), 1001) == {
+        "at_ms": 1000,
+        "cpu_ms": 900,
+        "cpus": 450,
+        "memory": 2**20,
+        "peak": 2**21,
+        "gpus": gpus,
+    }
+    older = {"at_ms": 1000, "cpu_ms": 0, "cpus": None, "memory": 0, "peak": None, "gpus": []}
+    assert usage.of_job(job(id="j2", attempt=1), 1001) == older
 
 
 def test_nothing_is_shown_of_another_attempt_or_state_or_worker() -> None:
@@ -60,7 +69,8 @@ def test_what_makes_no_sense_is_left_out_and_harms_nothing() -> None:
     jobs = [["j1", 2, -1, 0, 0], ["j1", "2", 0, 0, 0], [[], 2, 0, 0, 0], "j1", ["j1", 2], ["j1", 2, 5, 6, 7, "more"]]
     usage = knows({"cpus": True, "memory": "much", "disk": -1, "gpus": [[1, 2, 3], None], "jobs": jobs, "new": 1})
     assert usage.of_worker("w", 1001) == {"at_ms": 1000, "gpus": []}
-    assert usage.of_job(job(), 1001) == {"at_ms": 1000, "cpu_ms": 5, "cpus": 6, "memory": 7}
+    shown = usage.of_job(job(), 1001)
+    assert shown == {"at_ms": 1000, "cpu_ms": 5, "cpus": 6, "memory": 7, "peak": None, "gpus": []}
     for told in (None, [], "x", {"jobs": 5, "gpus": {}}):
         assert knows(told).of_job(job(), 1001) is None
     many = [[f"j{number}", 1, 0, 0, 0] for number in range(MOST_JOBS + 1)]

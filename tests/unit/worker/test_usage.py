@@ -8,9 +8,9 @@ from worker.usage import LONGEST, Own, Rates, of_process, rate
 
 def test_a_rate_needs_two_measurements() -> None:
     rates = Rates()
-    assert rates.of_jobs([("j1", 1, 500, 7)], 1000) == {"jobs": [["j1", 1, 500, None, 7]]}
-    assert rates.of_jobs([("j1", 1, 1500, 8)], 3000) == {"jobs": [["j1", 1, 1500, 500, 8]]}
-    assert rates.of_jobs([("j1", 2, 90, 8)], 4000) == {"jobs": [["j1", 2, 90, None, 8]]}, "another attempt begins anew"
+    assert rates.of_jobs([("j1", 1, 500, 9, ["GPU-1"])], 1000) == {"jobs": [["j1", 1, 500, None, 9, 9, ["GPU-1"]]]}
+    assert rates.of_jobs([("j1", 1, 1500, 8, [])], 3000) == {"jobs": [["j1", 1, 1500, 500, 8, 9, []]]}, "the most stays"
+    assert rates.of_jobs([("j1", 2, 90, 8, [])], 4000) == {"jobs": [["j1", 2, 90, None, 8, 8, []]]}, "another attempt"
     assert rates.of_jobs([], 5000) == {"jobs": []}
 
 
@@ -26,7 +26,7 @@ def test_what_the_agent_measured_of_itself_goes_with_it() -> None:
 
 
 def test_the_message_stays_bounded() -> None:
-    rows = [(f"j{number}", 1, 0, 0) for number in range(LONGEST + 5)]
+    rows = [(f"j{number}", 1, 0, 0, []) for number in range(LONGEST + 5)]
     assert len(Rates().of_jobs(rows, 1)["jobs"]) == LONGEST
 
 
