@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 
 from tests.stand_ins.file_hub import FileHub
-from worker.address import Endpoint, endpoint
+from worker.link.address import Endpoint, endpoint
 from worker.staging import messages, starting
 from worker.staging.messages import Collected, NotCollected, NotStaged, Said, Staged
 

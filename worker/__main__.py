@@ -13,14 +13,14 @@ from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
 from worker import checkpoints, here, host, progress, resources, stagehand
 from worker.agent import Agent, boot_ms
-from worker.client import Refused
 from worker.hooks.told import env_of_worker
 from worker.isolation import found
 from worker.isolation.users import Users, chosen, numbers
 from worker.isolation.ways import PROCESS
-from worker.joining import GaveUp, Joining, Stopped
 from worker.journal import Journal, utc_ms
 from worker.limits import places as limits
+from worker.link.client import Refused
+from worker.link.joining import GaveUp, Joining, Stopped
 from worker.options import Options, UsageError, parse
 from worker.orders import FAILED, OK, REFUSED
 from worker.processes import DEFAULT_PATH

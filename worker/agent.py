@@ -12,13 +12,14 @@ import time
 from dataclasses import replace
 from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
-from worker import answers, client, here, orders
-from worker.connection import Unreachable
+from worker import answers, here, orders
 from worker.host import memory_in_use
-from worker.http1 import request
-from worker.joining import Joined
 from worker.journal import Journal, utc_ms
-from worker.line import Dialer, Line
+from worker.link import client
+from worker.link.connection import Unreachable
+from worker.link.http1 import request
+from worker.link.joining import Joined
+from worker.link.line import Dialer, Line
 from worker.options import Options
 from worker.orders import Order
 from worker.outbox import Outbox

@@ -6,8 +6,8 @@ What does not have the form of worker/protocol.py is `Unreachable`: some proxy's
 from typing import Any, Callable, Dict, Mapping
 
 from worker import checkpoints, filejob, progress
-from worker.connection import Unreachable
 from worker.isolation import ways
+from worker.link.connection import Unreachable
 from worker.protocol import Polled, Registered, Reported
 
 Told = Dict[str, Any]

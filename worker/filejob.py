@@ -2,7 +2,7 @@
 
 from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
-from worker.filling import ALWAYS, NEVER, ON_SUCCESS
+from worker.keeper.filling import ALWAYS, NEVER, ON_SUCCESS
 from worker.protocol import Assignment, Outcome, Result
 from worker.runner import Key
 

@@ -2,7 +2,7 @@
 
 from typing import Mapping, Optional, Tuple
 
-from worker.connection import Unreachable
+from worker.link.connection import Unreachable
 
 LINK_LOCAL = "http://169.254.169.254"
 AWS_VARIABLE = "AWS_EC2_METADATA_SERVICE_ENDPOINT"  # as AWS's own SDKs read it

@@ -11,11 +11,11 @@ import stat
 import sys
 from typing import Any, Callable, Dict, List, Mapping, MutableMapping, NamedTuple, NoReturn, Optional, Sequence, Tuple
 
-from worker.address import BadAddress, Endpoint, endpoint
 from worker.checkpoints import KEEP_MS
 from worker.hooks.told import LIMIT_MS, Hooks
 from worker.host import VERSION
 from worker.isolation.ways import WAYS
+from worker.link.address import BadAddress, Endpoint, endpoint
 from worker.protocol import UnitError, parse_bytes, parse_cpus, parse_duration
 from worker.resources import Wishes
 from worker.terms import NOTICE_MS, Terms

@@ -13,8 +13,8 @@ from worker.processes import boot_ms
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from worker.address import Endpoint
     from worker.channel import Channel
+    from worker.link.address import Endpoint
     from worker.options import Options
     from worker.staging.messages import Message, Said, Setup
 

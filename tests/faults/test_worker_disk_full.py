@@ -19,7 +19,7 @@ from tests import needs
 from tests.faults.hubs import MortalHub
 from tests.faults.tracing import injected
 from tests.place import ROOT, until
-from worker.keeper import REST_MS
+from worker.keeper.loop import REST_MS
 
 MIB = 2**20
 SAYS_WHAT_IS_MISSING = re.compile(

@@ -21,8 +21,8 @@ from backends.base import Capabilities, Context, EndOutcome, LaunchOutcome, List
 from backends.memory import MemoryBackend, MemoryPlatform
 from tests.place import until
 from tests.stand_ins.aws_identity import REGION, Cloud, FakeMetadata, FakeSts, Instance
-from worker.address import endpoint
-from worker.identity import Keys, name_of, signed
+from worker.link.address import endpoint
+from worker.link.identity import Keys, name_of, signed
 from worker.protocol import Shape
 from worker_manager.clock import SystemClock
 from worker_manager.control.ledger import Ledger

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.stand_ins.aws_identity import REGION, Cloud, FakeSts, Instance
-from worker.identity import Keys, signed
+from worker.link.identity import Keys, signed
 from worker_manager.hub.identity import Denied, OwnNames, Proof, proof_of
 from worker_manager.hub.vouching import AT_ONCE, REMEMBERED_S, WAITING, Unanswered, Vouching, ask
 

@@ -34,7 +34,7 @@ class Meter:
 
 
 def _part(line: str) -> str:
-    if "worker.keeper" in line:
+    if "worker.keeper.loop" in line:
         return KEEPER
     if "worker_manager" not in line:
         return AGENT

@@ -11,17 +11,17 @@ import select
 import signal
 
 from worker import processes
-from worker.attempt import STARTING
 from worker.hooks.told import AFTER, BEFORE, OUTPUT_END, env_of_job, last_line, shell, trouble
+from worker.keeper.attempt import STARTING
 from worker.processes import boot_ms
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, Mapping
 
-    from worker.attempt import Attempt, Ending
-    from worker.news import News
-    from worker.roster import Roster
+    from worker.keeper.attempt import Attempt, Ending
+    from worker.keeper.news import News
+    from worker.keeper.roster import Roster
 
     Then = Callable[[Attempt, str], None]  # the attempt, and what was wrong; "" when nothing was
 

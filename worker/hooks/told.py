@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Mapping
 
-    from worker.attempt import Attempt
+    from worker.keeper.attempt import Attempt
 
 LIMIT_MS = 60_000
 START, BEFORE, AFTER, STOP = "start", "before-job", "after-job", "stop"

@@ -11,18 +11,18 @@ import os
 import time
 
 from worker import processes
-from worker.attempt import Ending, WorkerProblem
 from worker.isolation import apptainer, containers, sandbox
 from worker.isolation.launch import spawn_as, texts_to_read
 from worker.isolation.users import REGISTRY, Users, chosen
 from worker.isolation.ways import APPTAINER, ENGINES, PROCESS, SANDBOX
+from worker.keeper.attempt import Ending, WorkerProblem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, Mapping
 
-    from worker.attempt import Attempt
-    from worker.roster import Roster
+    from worker.keeper.attempt import Attempt
+    from worker.keeper.roster import Roster
 
 LAST_REMOVAL_S = 30.0
 OOM, RUN, MONITORS_NOTE = ".oom", ".run", "oom"

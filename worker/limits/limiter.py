@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import resource
 
-from worker.attempt import RUNNING, Ending, WorkerProblem
+from worker.keeper.attempt import RUNNING, Ending, WorkerProblem
 from worker.limits import watch
 from worker.limits.cores import Cores
 from worker.limits.groups import LEAST_MEMORY, Groups
@@ -24,9 +24,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, Iterable
 
-    from worker.attempt import Attempt
+    from worker.keeper.attempt import Attempt
+    from worker.keeper.roster import Roster
     from worker.limits.group import Group
-    from worker.roster import Roster
 
     Told = tuple[str, int, str, str]  # controller, and its Place
 

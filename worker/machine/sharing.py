@@ -6,16 +6,16 @@ moment, in case a neighbour's job is short, and goes back to the hub then: on an
 
 from __future__ import annotations
 
-from worker.attempt import Ending
+from worker.keeper.attempt import Ending
+from worker.keeper.packing import Room, Taken
 from worker.machine.neighbours import Neighbours
 from worker.machine.shares import Part
-from worker.packing import Room, Taken
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Iterable
 
-    from worker.packing import Asks
+    from worker.keeper.packing import Asks
 
 MOMENT_MS = 200  # that a job waits for a neighbour; giving it back costs the hub some of the same
 TRY_MS = 10  # until the lock of the folder is asked for again

@@ -9,7 +9,7 @@ import json
 from typing import Any, Mapping, Optional
 
 from worker import metadata
-from worker.connection import Unreachable
+from worker.link.connection import Unreachable
 from worker.notices import Notice
 from worker.notices.times import utc_of_http
 

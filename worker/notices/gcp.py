@@ -8,7 +8,7 @@ cannot tell which, and take the shorter). A migration is no end.
 from typing import Mapping, Optional
 
 from worker import metadata
-from worker.connection import Unreachable
+from worker.link.connection import Unreachable
 from worker.notices import Notice
 
 VARIABLE = "GCE_METADATA_HOST"  # as Google's own libraries read it

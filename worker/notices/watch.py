@@ -5,7 +5,7 @@ import threading
 import time
 from typing import Dict, List, Mapping, Optional, Protocol, Union
 
-from worker.connection import Unreachable
+from worker.link.connection import Unreachable
 from worker.notices import Notice
 
 EVERY_S = 5.0

@@ -3,7 +3,7 @@
 import time
 from typing import Any, Callable, Dict, Set, Tuple
 
-from worker.address import Endpoint
+from worker.link.address import Endpoint
 from worker.staging.attempts import Attempt
 from worker.staging.errors import BrokeOff, Distrusted
 from worker.staging.grants import Book, Hub

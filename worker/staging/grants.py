@@ -3,8 +3,8 @@
 import threading
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from worker import client, connection
-from worker.address import Endpoint
+from worker.link import client, connection
+from worker.link.address import Endpoint
 from worker.staging.errors import BrokeOff, Refused
 from worker.staging.http import Source
 from worker.staging.lines import dial

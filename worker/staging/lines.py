@@ -15,9 +15,9 @@ import time
 from typing import Dict, Iterator, List, Mapping, Optional, Tuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from worker import pinned
-from worker.address import Endpoint
-from worker.connection import plain
+from worker.link import pinned
+from worker.link.address import Endpoint
+from worker.link.connection import plain
 from worker.staging.errors import BrokeOff, Distrusted, Refused, StagingError
 from worker.staging.stops import Stop
 

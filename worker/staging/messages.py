@@ -59,8 +59,8 @@ import os
 import re
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypedDict, Union
 
-from worker.address import Endpoint
 from worker.files import File, Input, Output
+from worker.link.address import Endpoint
 
 Message = Tuple[Any, ...]
 User = Tuple[int, int]  # uid, gid

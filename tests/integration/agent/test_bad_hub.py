@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from worker.connection import Unreachable, exchange
+from worker.link.connection import Unreachable, exchange
 
 Answer = bytes | Callable[[bytes], bytes]
 

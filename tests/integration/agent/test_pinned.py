@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from worker import pinned
-from worker.address import Endpoint
-from worker.client import dial
-from worker.connection import Unreachable
+from worker.link import pinned
+from worker.link.address import Endpoint
+from worker.link.client import dial
+from worker.link.connection import Unreachable
 from worker_manager.hub import authority
 
 

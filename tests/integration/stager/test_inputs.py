@@ -303,7 +303,7 @@ def test_what_has_a_digest_is_no_folder(stager: LiveStager, hub: FileHub) -> Non
 
 
 def test_a_hub_that_is_not_there(start_stager: StartStager, hub: FileHub) -> None:
-    from worker.address import endpoint
+    from worker.link.address import endpoint
 
     stager = start_stager(endpoint("http://127.0.0.1:1"))
     said = stager.not_staged({"to": "x", "source": f"blob:{'0' * 64}"})

@@ -17,9 +17,9 @@ from tests import needs
 from tests.live_stager import LiveStager, StartStager
 from tests.place import until
 from tests.stand_ins.file_hub import FileHub
-from worker.address import Endpoint
 from worker.cache.store import Cache
 from worker.files import cache_scope
+from worker.link.address import Endpoint
 from worker.staging.messages import Cache as CacheSaid
 from worker.staging.messages import Collected, NotCollected, Note, NotStaged, Staged
 from worker_manager.hub import authority

@@ -11,7 +11,7 @@ import pytest
 from tests.live_stager import LiveStager, StartStager
 from tests.place import until
 from tests.stand_ins.file_hub import SECRET, FileHub, digest_of
-from worker.address import endpoint
+from worker.link.address import endpoint
 from worker.staging.messages import Collected, NotCollected, Progress
 
 LARGE = os.urandom(3_000_000)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.live_stager import LiveStager, StartStager
-from worker.address import endpoint
 from worker.files import input_key
+from worker.link.address import endpoint
 
 LARGE = os.urandom(5_000_000)
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.stand_ins.aws_identity import REGION, Instance
-from worker.identity import Keys, signed
+from worker.link.identity import Keys, signed
 from worker_manager.hub.identity import BadAnswer, BadProof, Denied, OwnNames, names_of, proof_of
 
 INSTANCE = Instance("i-0123456789abcdef0")

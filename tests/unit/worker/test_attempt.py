@@ -4,8 +4,8 @@ import errno
 
 import pytest
 
-from worker.attempt import TAIL, Attempt, Ending, Kept, WorkerProblem, exit_of
-from worker.startup import why_not_started
+from worker.keeper.attempt import TAIL, Attempt, Ending, Kept, WorkerProblem, exit_of
+from worker.keeper.startup import why_not_started
 
 
 def everything(kept: Kept) -> bytes:

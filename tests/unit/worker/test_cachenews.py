@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from worker import answers, cachenews
 from worker.cache import place
 from worker.cachenews import CacheTale
-from worker.connection import Unreachable
 from worker.files import PUBLIC, cache_scope, input_digest, input_scope
+from worker.link.connection import Unreachable
 from worker.outbox import Outbox
 from worker.spool import Spool
 from worker.state import State

@@ -3,10 +3,10 @@
 import pytest
 
 from worker import answers
-from worker.address import BadAddress, endpoint
-from worker.client import Refused, answer
-from worker.connection import Unreachable
-from worker.http1 import Response
+from worker.link.address import BadAddress, endpoint
+from worker.link.client import Refused, answer
+from worker.link.connection import Unreachable
+from worker.link.http1 import Response
 
 PROBLEM = {"content-type": "application/problem+json"}
 

@@ -10,7 +10,7 @@ import pytest
 
 from worker import nvml
 from worker.gpus import Gpu, identified, parse_list, uuid_of
-from worker.packing import Room
+from worker.keeper.packing import Room
 from worker.resources import gpus, slurm_gpus
 
 A, B, C = (f"GPU-{letter * 8}-1111-2222-3333-444455556666" for letter in "abc")

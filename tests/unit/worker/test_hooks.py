@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from worker.attempt import Attempt, Ending
 from worker.blackhole import OWN_FAULTS, BlackHole
 from worker.hooks.told import AFTER, BEFORE, FAILED, Hooks, env_of_job, env_of_worker, last_line, trouble
+from worker.keeper.attempt import Attempt, Ending
 
 HOST = {"PATH": "/bin", "HOME": "/root", "AWS_SECRET_ACCESS_KEY": "s", "LANG": "", "WM_JOIN_TOKEN": "t"}
 

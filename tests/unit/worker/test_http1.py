@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.http1 import MAX_HEAD, Garbled, Reader, Response, request
+from worker.link.http1 import MAX_HEAD, Garbled, Reader, Response, request
 
 PLAIN = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nContent-Length: 9\r\n\r\n{"seq":1}'
 CHUNKED = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n{"se\r\n5;x=y\r\nq":1}\r\n0\r\n\r\n'

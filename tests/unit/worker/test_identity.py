@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.stand_ins.aws_identity import REGION, Cloud, FakeMetadata, Instance, signature_by_botocore
-from worker.address import endpoint
-from worker.connection import Unreachable
-from worker.identity import (
+from worker.link.address import endpoint
+from worker.link.connection import Unreachable
+from worker.link.identity import (
     SIGNED_AGAIN_MS,
     Identification,
     Keys,

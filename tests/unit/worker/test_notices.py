@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.stand_ins import clouds
-from worker.connection import Unreachable
+from worker.link.connection import Unreachable
 from worker.notices import Notice
 from worker.notices.aws import ACTION, REBALANCE, Aws
 from worker.notices.azure import VARIABLE as AZURE_VARIABLE

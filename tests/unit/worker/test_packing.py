@@ -1,6 +1,6 @@
 """Which queued attempt starts next."""
 
-from worker.packing import PATIENCE_MS, Queue, Room
+from worker.keeper.packing import PATIENCE_MS, Queue, Room
 
 ONE = (("cpus", 1000),)
 FOUR = (("cpus", 4000),)

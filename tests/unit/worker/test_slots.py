@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.slots import IDLE_SLOTS, Slot, Slots
+from worker.keeper.slots import IDLE_SLOTS, Slot, Slots
 
 
 def test_the_same_owner_gets_the_same_empty_directory(tmp_path: Path) -> None:

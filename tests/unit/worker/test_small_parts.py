@@ -8,7 +8,7 @@ import pytest
 
 from worker.here import leave_note
 from worker.journal import Journal
-from worker.line import LONGEST_WAIT_MS, backoff_ms
+from worker.link.line import LONGEST_WAIT_MS, backoff_ms
 from worker.workdir import WorkDir, WorkDirError, WorkDirInUse
 
 

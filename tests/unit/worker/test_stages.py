@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
 from worker import filejob
-from worker.filling import ALWAYS, NEVER, ON_SUCCESS
 from worker.happened import Ended, Event, Started
+from worker.keeper.filling import ALWAYS, NEVER, ON_SUCCESS
 from worker.protocol import Shape
 from worker.runner import KeeperDied
 from worker.stagehand import StagerDied

@@ -9,9 +9,9 @@ from worker import processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from worker.attempt import Attempt
     from worker.hooks.around import Run
-    from worker.slots import Remover
+    from worker.keeper.attempt import Attempt
+    from worker.keeper.slots import Remover
 
 
 class Roster:

@@ -12,9 +12,9 @@ import socket
 import ssl
 from typing import Dict
 
-from worker import http1
-from worker.address import Endpoint
-from worker.connection import Unreachable, exchange, plain
+from worker.link import http1
+from worker.link.address import Endpoint
+from worker.link.connection import Unreachable, exchange, plain
 
 CA_PATH = "/v1/ca.pem"
 

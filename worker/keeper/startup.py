@@ -6,19 +6,19 @@ import errno
 import os
 
 from worker import processes
-from worker.attempt import Ending, WorkerProblem
+from worker.keeper.attempt import Ending, WorkerProblem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable
 
-    from worker.attempt import Attempt
     from worker.isolation.isolator import Isolator
+    from worker.keeper.attempt import Attempt
+    from worker.keeper.news import News
+    from worker.keeper.packing import Room
+    from worker.keeper.pipes import Pipes
+    from worker.keeper.slots import Slots
     from worker.limits.limiter import Limiter
-    from worker.news import News
-    from worker.packing import Room
-    from worker.pipes import Pipes
-    from worker.slots import Slots
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # the exit codes a shell gives
 
@@ -70,14 +70,14 @@ def _is_final(attempt: Attempt) -> bool:
 
 
 def _fill(attempt: Attempt, folder: str, user: tuple[int, int] | None) -> None:
-    from worker import filling  # most keepers never need it
+    from worker.keeper import filling  # most keepers never need it
 
     if attempt.slot is not None:
         filling.fill(folder, attempt.slot.path, user)
 
 
 def _set_aside(attempt: Attempt, folder: str) -> None:
-    from worker import filling
+    from worker.keeper import filling
 
     if attempt.slot is not None and filling.is_wanted(attempt):
         attempt.kept_at = filling.set_aside(attempt.slot, folder)
@@ -182,7 +182,7 @@ class Starter:
 
     def undo(self, attempt: Attempt) -> None:
         """It was not started after all, and may be tried again."""
-        from worker import filling
+        from worker.keeper import filling
 
         filling.empty(attempt)
 

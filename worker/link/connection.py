@@ -3,8 +3,8 @@
 import socket
 import time
 
-from worker import http1
-from worker.address import Endpoint
+from worker.link import http1
+from worker.link.address import Endpoint
 
 CONNECT_S = 10.0
 EXCHANGE_S = 20.0

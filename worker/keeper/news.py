@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import select
 
-from worker.attempt import OVER
+from worker.keeper.attempt import OVER
 from worker.processes import boot_ms
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from worker.attempt import Attempt
     from worker.channel import Channel
-    from worker.packing import Queue
+    from worker.keeper.attempt import Attempt
+    from worker.keeper.packing import Queue
 
 CHUNK = 64 * 1024  # of output: what is read at once, and what is sent without waiting for more
 BATCH_MS = 20  # how long a message may wait for company while there is work queued here

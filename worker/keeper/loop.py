@@ -20,19 +20,19 @@ import sys
 import time
 
 from worker import processes
-from worker.attempt import OVER, QUEUED, RUNNING, Attempt, Ending, WorkerProblem
 from worker.channel import CHANNEL_FD, DONE, LEASE_ENDED, LOCK_FD, WORK_DIR_IN_USE, Channel
-from worker.ending import LAST_SWEEP_MS, SWEEP_MS, Ender
 from worker.hooks.told import AFTER, BEFORE
 from worker.hooks.told import FAILED as HOOK_FAILED
-from worker.news import News
-from worker.packing import Queue, Room, Taken
-from worker.pipes import Pipes
+from worker.keeper.attempt import OVER, QUEUED, RUNNING, Attempt, Ending, WorkerProblem
+from worker.keeper.ending import LAST_SWEEP_MS, SWEEP_MS, Ender
+from worker.keeper.news import News
+from worker.keeper.packing import Queue, Room, Taken
+from worker.keeper.pipes import Pipes
+from worker.keeper.roster import Roster
+from worker.keeper.slots import Remover, Slots
+from worker.keeper.startup import Starter, is_shortage, may_pass, why_not_started
 from worker.processes import boot_ms
 from worker.progress import Scanner
-from worker.roster import Roster
-from worker.slots import Remover, Slots
-from worker.startup import Starter, is_shortage, may_pass, why_not_started
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 
     from worker.hooks.around import Around
     from worker.isolation.isolator import Isolator
+    from worker.keeper.packing import Asks
     from worker.limits.limiter import Limiter
     from worker.machine.sharing import Sharing
-    from worker.packing import Asks
 
 REST_MS = (250, 500, 1000, 2000)  # before another try to start what failed for want of something that may come back
 LEASE_CHECK_MS = 1000  # epoll does not count the time a machine sleeps, the lease does

@@ -11,8 +11,8 @@ import stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from worker.attempt import Attempt
-    from worker.slots import Slot
+    from worker.keeper.attempt import Attempt
+    from worker.keeper.slots import Slot
 
     # For the keeper: the folder with what was put together ("" where there is nothing), what the job must be able to
     # read beside its directory, and when its directory is set aside: one of the following.

@@ -11,10 +11,10 @@ import socket
 from collections import deque
 from typing import Callable, Deque, Optional, Tuple, Union
 
-from worker import http1
-from worker.address import Endpoint
-from worker.client import dial
-from worker.connection import Unreachable
+from worker.link import http1
+from worker.link.address import Endpoint
+from worker.link.client import dial
+from worker.link.connection import Unreachable
 
 FIRST_WAIT_MS = 200
 LONGEST_WAIT_MS = 10_000

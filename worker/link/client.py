@@ -8,9 +8,9 @@ import json
 import socket
 from typing import Any, Dict, Optional
 
-from worker import http1
-from worker.address import Endpoint
-from worker.connection import CONNECT_S, Unreachable, plain
+from worker.link import http1
+from worker.link.address import Endpoint
+from worker.link.connection import CONNECT_S, Unreachable, plain
 
 
 class Refused(Exception):
@@ -26,7 +26,7 @@ def dial(to: Endpoint, timeout_s: float = CONNECT_S) -> socket.socket:
     """A connection that is ready for a request; blocks for `timeout_s` at the most for each step."""
     try:
         if to.secure:
-            from worker.pinned import connect
+            from worker.link.pinned import connect
 
             return connect(to, timeout_s)
         return plain(to, timeout_s)

@@ -12,14 +12,14 @@ import resource  # os.wait4 loads it otherwise, perhaps when no descriptor is le
 import select
 import sys
 
-from worker.attempt import QUEUED
-from worker.news import CHUNK
+from worker.keeper.attempt import QUEUED
+from worker.keeper.news import CHUNK
 from worker.progress import Scanner, TooSlow, may_say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from worker.attempt import Attempt
-    from worker.news import News
+    from worker.keeper.attempt import Attempt
+    from worker.keeper.news import News
 
 LARGEST_PIPE = 1024 * 1024  # what a process may make of its pipe without privileges
 SPARE_FDS = 8  # that no job gets: without one nobody could see in /proc whose a process is

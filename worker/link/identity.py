@@ -16,8 +16,8 @@ import time
 from typing import Any, Callable, Dict, Mapping, NamedTuple
 
 from worker import metadata
-from worker.address import Endpoint
-from worker.connection import Unreachable
+from worker.link.address import Endpoint
+from worker.link.connection import Unreachable
 from worker.protocol import HUB_HEADER, IDENTITY_BODY, WORKER_HEADER, Identity
 
 SIGNED_AGAIN_MS = 120_000  # AWS takes a signature for five minutes; until then a repeat costs it nothing

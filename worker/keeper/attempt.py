@@ -6,8 +6,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from worker.keeper.slots import Slot
     from worker.progress import Scanner
-    from worker.slots import Slot
 
 QUEUED, RUNNING, SWEPT, OVER = "queued", "running", "swept", "over"
 STARTING = "starting"  # between the first two, where a hook comes before it

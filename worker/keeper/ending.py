@@ -7,15 +7,15 @@ import signal
 import time
 
 from worker import processes
-from worker.attempt import RUNNING, STARTING, SWEPT, Ending
+from worker.keeper.attempt import RUNNING, STARTING, SWEPT, Ending
 from worker.processes import boot_ms
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable
 
-    from worker.attempt import Attempt
-    from worker.roster import Roster
+    from worker.keeper.attempt import Attempt
+    from worker.keeper.roster import Roster
 
 SWEEP_MS = 20  # between two looks for what an attempt left behind
 SWEEP_PATIENCE_MS = 10_000  # a process in an uninterruptible wait must not keep a result for ever

@@ -2,7 +2,7 @@
 
 The hub binds the launch's token to them. A lost reply is asked for again; another process that comes with the same
 token is the second registrant, is refused, and exits at once. A worker without a token shows its identity instead
-(worker/identity.py), and waits until its manager has said whose worker it is.
+(worker/link/identity.py), and waits until its manager has said whose worker it is.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ import os
 import socket
 from typing import Any, Callable, Dict, NamedTuple, Optional
 
-from worker import answers, client
-from worker.connection import Unreachable, exchange
-from worker.http1 import Response
-from worker.line import backoff_ms, spread
+from worker import answers
+from worker.link import client
+from worker.link.connection import Unreachable, exchange
+from worker.link.http1 import Response
+from worker.link.line import backoff_ms, spread
 from worker.options import Options
 from worker.protocol import PROTOCOL_VERSION, Register, Registered, Shape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from worker.identity import Identification
+    from worker.link.identity import Identification
 
 DOUBTED_MS = 5_000
 LATER = ("identity-not-known", "identity-unverified")
@@ -65,7 +66,7 @@ class Joining:
         }
         self._identity: Optional[Identification] = None
         if options.identity:
-            from worker.identity import identification
+            from worker.link.identity import identification
 
             self.message["worker"] = ""  # the launch knows it by another name
             self._identity = identification(options.server, self.message["nonce"], self.message["credential_sha256"])
