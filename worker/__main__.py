@@ -11,7 +11,7 @@ import select
 import sys
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
-from worker import checkpoints, here, host, progress, resources, stagehand
+from worker import checkpoints, here, host, progress, resources
 from worker.agent import Agent, boot_ms
 from worker.hooks.told import env_of_worker
 from worker.isolation import found
@@ -27,7 +27,8 @@ from worker.processes import DEFAULT_PATH
 from worker.protocol import Assignment
 from worker.runner import Runner
 from worker.signals import Signals
-from worker.stages import Stages
+from worker.stages import stagehand
+from worker.stages.layer import Stages
 from worker.workdir import WorkDir, WorkDirError, WorkDirInUse, default_prefix
 
 TYPE_CHECKING = False

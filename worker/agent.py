@@ -27,8 +27,8 @@ from worker.protocol import Shape
 from worker.runner import KeeperDied
 from worker.signals import Signals
 from worker.spool import Spool
-from worker.stagernews import FILE_WAYS, Cached, NoMoreFiles, Progress
-from worker.stages import Stages
+from worker.stages.layer import Stages
+from worker.stages.stagernews import FILE_WAYS, Cached, NoMoreFiles, Progress
 from worker.state import State
 from worker.terms import Terms, early
 from worker.usage import Own
@@ -36,7 +36,7 @@ from worker.usage import Own
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from worker.checkpoints import Janitor
-    from worker.gpuwatch import GpuWatch
+    from worker.gpu.watch import GpuWatch
     from worker.notices.watch import Watch
 
 POLL_SLACK_MS = 15_000  # beyond the time that the hub may let a poll wait
@@ -375,7 +375,7 @@ class Agent:
         """Where NVML tells; it is loaded once, and only for a worker with GPUs. One that is lost or fails goes out: its
         jobs go on, the next get others."""
         if not self._gpus_known:
-            from worker import gpuwatch
+            from worker.gpu import watch as gpuwatch
 
             self._gpus_known = True
             self._gpu_watch = gpuwatch.watch(self._gpus)

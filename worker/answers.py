@@ -5,10 +5,11 @@ What does not have the form of worker/protocol.py is `Unreachable`: some proxy's
 
 from typing import Any, Callable, Dict, Mapping
 
-from worker import checkpoints, filejob, progress
+from worker import checkpoints, progress
 from worker.isolation import ways
 from worker.link.connection import Unreachable
 from worker.protocol import Polled, Registered, Reported
+from worker.stages import filejob
 
 Told = Dict[str, Any]
 

@@ -58,7 +58,7 @@ def found(work_dir: str, wishes: Wishes, env: Mapping[str, str], now_ms: int) ->
     driver = sorted(_names(NVIDIA))
     devices, model = gpus(env, driver, read_file)
     if driver and any(each.isdigit() for each in devices):
-        from worker.gpus import identified, listed  # only where there are GPUs: they may take a moment to tell
+        from worker.gpu.found import identified, listed  # only where there are GPUs: they may take a moment to tell
 
         devices, model = identified(devices, model, listed(), env)
     status = os.statvfs(work_dir)
@@ -200,7 +200,7 @@ def _cgroup_files(controller: str, name: str, read: Read) -> List[str]:
 
 
 def _ids(information: Sequence[str]) -> Tuple[str, ...]:
-    from worker.gpus import uuid_of  # only where there are GPUs
+    from worker.gpu.found import uuid_of  # only where there are GPUs
 
     return tuple(uuid_of(each) or str(number) for number, each in enumerate(information))
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from worker import nvml
-from worker.gpus import Gpu, identified, parse_list, uuid_of
+from worker.gpu import nvml
+from worker.gpu.found import Gpu, identified, parse_list, uuid_of
 from worker.keeper.packing import Room
 from worker.resources import gpus, slurm_gpus
 

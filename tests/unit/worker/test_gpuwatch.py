@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from worker.gpumemory import LOOK_MS, PATIENCE_MS, SLACK, Memory
-from worker.gpuwatch import GpuWatch
-from worker.xids import NO_SLICE, Xids
+from worker.gpu.memory import LOOK_MS, PATIENCE_MS, SLACK, Memory
+from worker.gpu.watch import GpuWatch
+from worker.gpu.xids import NO_SLICE, Xids
 
 A, B = "GPU-aaaa", "GPU-bbbb"
 MIB = 2**20

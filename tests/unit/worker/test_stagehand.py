@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from worker.options import Options, UsageError, parse
-from worker.stagehand import place_of, put_leftovers_aside, ways
+from worker.stages.stagehand import place_of, put_leftovers_aside, ways
 
 TOKEN = "t" * 20
 

@@ -9,14 +9,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
-from worker import filejob
 from worker.happened import Ended, Event, Started
 from worker.keeper.filling import ALWAYS, NEVER, ON_SUCCESS
 from worker.protocol import Shape
 from worker.runner import KeeperDied
-from worker.stagehand import StagerDied
-from worker.stagernews import Cached, NoMoreFiles, Noted, Progress
-from worker.stages import MOST_DEATHS, Stages
+from worker.stages import filejob
+from worker.stages.layer import MOST_DEATHS, Stages
+from worker.stages.stagehand import StagerDied
+from worker.stages.stagernews import Cached, NoMoreFiles, Noted, Progress
 from worker.staging import messages
 
 Key = tuple[str, int]

@@ -4,10 +4,10 @@ free for the next job. Made by the first measurement of a worker that has some; 
 
 from typing import Any, List, Optional, Sequence, Tuple
 
-from worker import nvml
-from worker.gpumemory import Memory
-from worker.nvml import Health
-from worker.xids import Xids
+from worker.gpu import nvml
+from worker.gpu.memory import Memory
+from worker.gpu.nvml import Health
+from worker.gpu.xids import Xids
 
 Out = List[Tuple[str, str]]  # GPU, why
 

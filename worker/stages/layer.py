@@ -12,7 +12,11 @@ work itself is the stager's, a process that is begun with the first job that nee
 
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from worker.filejob import (
+from worker.happened import Ended, Event
+from worker.processes import boot_ms
+from worker.protocol import Assignment, Outcome, Result, Shape
+from worker.runner import KeeperDied, Key, Runner
+from worker.stages.filejob import (
     COLLECTING,
     HANDED,
     STAGING,
@@ -24,12 +28,8 @@ from worker.filejob import (
     when_kept,
     with_files,
 )
-from worker.happened import Ended, Event
-from worker.processes import boot_ms
-from worker.protocol import Assignment, Outcome, Result, Shape
-from worker.runner import KeeperDied, Key, Runner
-from worker.stagehand import Stagehand, StagerDied
-from worker.stagernews import Aside, Cached, NoMoreFiles, Noted, Progress
+from worker.stages.stagehand import Stagehand, StagerDied
+from worker.stages.stagernews import Aside, Cached, NoMoreFiles, Noted, Progress
 from worker.terms import LAST_MARGIN_MS, LAST_STRETCH_MS
 
 TYPE_CHECKING = False

@@ -5,7 +5,7 @@ The library object is handed in, so that a fake stands for it in tests. An error
 
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from worker.gpus import Gpu
+from worker.gpu.device import Gpu
 
 
 def library() -> Any:

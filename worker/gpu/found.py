@@ -6,22 +6,18 @@ driver shows GPUs. What is not listed keeps its number.
 """
 
 import re
-from typing import List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import List, Mapping, Optional, Sequence, Tuple
+
+from worker.gpu.device import Gpu
 
 _GPU = re.compile(r"GPU (\d+): (.*) \(UUID: (GPU-[0-9a-fA-F-]+)\)")
 _SLICE = re.compile(r"\s+MIG (\S+)\s.*\(UUID: (MIG-[^)]+)\)")
 LIST_TIMEOUT_S = 10
 
 
-class Gpu(NamedTuple):
-    id: str
-    model: str  # as the driver writes it
-    slices: Tuple[Tuple[str, str], ...] = ()  # (id, profile) of its MIG slices
-
-
 def listed() -> List[Gpu]:
     """What this process may see; [] when nobody tells."""
-    from worker import nvml
+    from worker.gpu import nvml
 
     found = nvml.gpus(nvml.library())
     return parse_list(_nvidia_smi()) if found is None else found
