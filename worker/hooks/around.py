@@ -11,38 +11,22 @@ import select
 import signal
 
 from worker import processes
+from worker.hooks.run import Run
 from worker.hooks.told import AFTER, BEFORE, OUTPUT_END, env_of_job, last_line, shell, trouble
 from worker.keeper.attempt import STARTING
 from worker.processes import boot_ms
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Mapping
+    from typing import Any, Mapping
 
+    from worker.hooks.run import Then
     from worker.keeper.attempt import Attempt, Ending
     from worker.keeper.news import News
     from worker.keeper.roster import Roster
 
-    Then = Callable[[Attempt, str], None]  # the attempt, and what was wrong; "" when nothing was
-
 CHUNK = 64 * 1024
 AFTER_LEAST_MS = 5000  # the one after a job has so long at least, whatever is in a hurry
-
-
-class Run:
-    __slots__ = ("attempt", "began", "due", "hook", "late", "output", "pid", "pipe", "status", "then")
-
-    def __init__(self, attempt: Attempt, hook: str, then: Then, limit_ms: int) -> None:
-        self.attempt = attempt
-        self.hook = hook
-        self.then = then
-        self.began = boot_ms()
-        self.due = self.began + limit_ms
-        self.late = False
-        self.pid = 0
-        self.pipe = -1
-        self.output = b""
-        self.status: int | None = None  # until it was reaped
 
 
 class Around:

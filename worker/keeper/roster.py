@@ -9,7 +9,7 @@ from worker import processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from worker.hooks.around import Run
+    from worker.hooks.run import Run
     from worker.keeper.attempt import Attempt
     from worker.keeper.slots import Remover
 
@@ -20,7 +20,7 @@ class Roster:
         self.by_pid: dict[int, Attempt] = {}  # main processes, and sessions: running or swept
         self.running: dict[int, Attempt] = {}
         self.cleaners: dict[int, Attempt] = {}  # ours, at work for an attempt that is over when they are
-        self.hooks: dict[int, Run] = {}  # ours too, see `hooks.around`
+        self.hooks: dict[int, Run] = {}  # ours too, see `hooks.run`
         self.strays: dict[int, Attempt] = {}  # those of which we found out whose they are
         self.children = processes.Children()
         self._remover = remover
