@@ -70,7 +70,7 @@ class Runner:
         self._checkpoints = checkpoints_at
         self._wrap = list(wrap)
         self._seat = seat
-        self._channel, self._pid = begin("worker.keeper.loop", lock=-1 if seat is None else seat.lock)
+        self._channel, self._pid = begin("worker.keeper.main", lock=-1 if seat is None else seat.lock)
         base = {"PATH": processes.DEFAULT_PATH, **(env or {}), "WM_KEEPER": self._keeper_id}
         if MARK in os.environ:
             base[MARK] = os.environ[MARK]

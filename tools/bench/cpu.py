@@ -34,7 +34,7 @@ class Meter:
 
 
 def _part(line: str) -> str:
-    if "worker.keeper.loop" in line:
+    if "worker.keeper.main" in line:
         return KEEPER
     if "worker_manager" not in line:
         return AGENT

@@ -1,1 +1,1 @@
-"""The keeper: a small process of its own that starts, watches, ends and reaps jobs. `loop` is where it begins."""
+"""The keeper: a small process of its own that starts, watches, ends and reaps jobs. `main` is where it begins."""

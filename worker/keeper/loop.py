@@ -6,25 +6,22 @@ When the agent's end of the channel closes, or the lease runs out, it kills ever
 Life of an attempt here: queued → running → swept (its main process has ended, what it left behind is being killed)
 → over. It is reported over only when no process of it is left.
 
-Here are the loop, the lease, what the agent orders, and the keeper's own start. Of the rest, `startup` starts an
-attempt, `pipes` reads its output, `ending` ends and reaps it, `roster` knows whose a process is, `news` tells of it.
+Here are the loop, the lease, and what the agent orders. Of the rest, `main` starts the keeper, `startup` an attempt;
+`pipes` reads its output, `ending` ends and reaps it, `roster` knows whose a process is, `news` tells of it.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
-import signal
 import sys
 import time
 
-from worker import processes
-from worker.channel import CHANNEL_FD, DONE, LEASE_ENDED, LOCK_FD, WORK_DIR_IN_USE, Channel
+from worker.channel import DONE, LEASE_ENDED, Channel
 from worker.hooks.told import AFTER, BEFORE
 from worker.hooks.told import FAILED as HOOK_FAILED
 from worker.keeper.attempt import OVER, QUEUED, RUNNING, Attempt, Ending, WorkerProblem
-from worker.keeper.ending import LAST_SWEEP_MS, SWEEP_MS, Ender
+from worker.keeper.ending import SWEEP_MS, Ender
 from worker.keeper.news import News
 from worker.keeper.packing import Queue, Room, Taken
 from worker.keeper.pipes import Pipes
@@ -379,61 +376,3 @@ class Keeper:
         attempt.state = OVER
         del self._roster.attempts[attempt.job, attempt.epoch]
         self._news.ended(attempt)
-
-
-def lock(work_dir: str) -> bool:
-    """Two keepers in one directory would remove each other's slots. A predecessor may still be ending its jobs."""
-    os.makedirs(work_dir, 0o700, exist_ok=True)
-    descriptor = os.open(os.path.join(work_dir, "keeper.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    until = boot_ms() + LAST_SWEEP_MS
-    while boot_ms() < until:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            time.sleep(SWEEP_MS / 1000)
-    return False
-
-
-def close_all_but(last: int) -> None:
-    """Whatever the agent was started with must reach no job; what it gave us neither."""
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > last:
-            try:  # noqa: SIM105  # contextlib costs the keeper a millisecond to import
-                os.close(int(name))
-            except OSError:
-                pass  # the one that listed them
-    for ours in range(CHANNEL_FD, last + 1):
-        os.set_inheritable(ours, False)
-
-
-def _sharing(told: Any, has: Asks | None, gpus: list[str]) -> Sharing:
-    from worker.machine.sharing import Sharing  # most keepers have no neighbours
-
-    return Sharing(told, LOCK_FD, has, gpus)
-
-
-def main() -> int:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)  # ends are the agent's to decide; it tells us, or it dies
-    processes.adopt_orphans("wm-keeper")
-    channel = Channel(CHANNEL_FD)
-    messages: list[tuple[Any, ...]] = []
-    while not messages and not channel.closed:
-        select.select([CHANNEL_FD], [], [])
-        messages += channel.receive()
-    if not messages:
-        return DONE
-    _, work_dir, has, gpus, env, places, isolation, share = messages.pop(0)
-    close_all_but(CHANNEL_FD if share is None else LOCK_FD)
-    if not lock(work_dir):
-        return WORK_DIR_IN_USE
-    sharing = None if share is None else _sharing(share, has, gpus)
-    room = Room(has, gpus) if sharing is None else sharing.room
-    keeper = Keeper(channel, work_dir, room, env, places, isolation, sharing)
-    keeper.obey(messages)
-    return keeper.run()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

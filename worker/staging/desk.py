@@ -5,7 +5,7 @@ from typing import Any, Callable, Dict, Set, Tuple
 
 from worker.link.address import Endpoint
 from worker.staging.attempts import Attempt
-from worker.staging.errors import BrokeOff, Distrusted
+from worker.staging.errors import BrokeOff, Distrusted, Stopped
 from worker.staging.grants import Book, Hub
 from worker.staging.house import House
 from worker.staging.http import Patience, Wait
@@ -29,6 +29,20 @@ class Desk:
         self.hub = Hub(server, setup["worker"], setup["credential"], setup["session"], timeout_s)
         self.patience = _patience(setup.get("patience") or PATIENCE)
         self.long_patience = _patience(setup.get("long_patience") or LONG_PATIENCE)
+
+    def put(self, attempt: Attempt, act: Callable[[], None], fail: Callable[[BaseException], None]) -> None:
+        """To be done when it is its turn, unless nobody waits for the attempt any more."""
+
+        def task() -> None:
+            try:
+                attempt.stop.check()
+                act()
+            except Stopped:
+                pass
+            except BaseException as error:
+                fail(error)
+
+        self.lanes.put(attempt, task)
 
     def wait(self, attempt: Attempt) -> Wait:
         """A pause in which another has the lane, and people hear what it is for."""

@@ -233,16 +233,7 @@ class Inputs:
             self._desk.say(Staged(attempt.job, attempt.epoch, attempt.folder, sorted(set(self._visible)), self._stats))
 
     def _put(self, act: Callable[[], None]) -> None:
-        def task() -> None:
-            try:
-                self._attempt.stop.check()
-                act()
-            except Stopped:
-                pass
-            except BaseException as error:
-                self._fail(error)
-
-        self._desk.lanes.put(self._attempt, task)
+        self._desk.put(self._attempt, act, self._fail)
 
     def _fail(self, error: BaseException) -> None:
         if self._attempt.stop.go_on() and self._attempt.answer_once():

@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Sequence, Tup
 from worker.files import File
 from worker.staging.attempts import Attempt
 from worker.staging.desk import Desk
-from worker.staging.errors import BrokeOff, Changing, Distrusted, Missing, Refused, Stopped, verdict
+from worker.staging.errors import BrokeOff, Changing, Distrusted, Missing, Refused, verdict
 from worker.staging.grants import NONSENSE
 from worker.staging.inputs import tell_of_mistake
 from worker.staging.messages import Collected, NotCollected, Stats
@@ -193,16 +193,7 @@ class Outputs:
             return sorted(self._files, key=lambda each: (each["path"], each["at"]))
 
     def _put(self, act: Callable[[], None]) -> None:
-        def task() -> None:
-            try:
-                self._attempt.stop.check()
-                act()
-            except Stopped:
-                pass
-            except BaseException as error:
-                self._fail(error)
-
-        self._desk.lanes.put(self._attempt, task)
+        self._desk.put(self._attempt, act, self._fail)
 
     def _fail(self, error: BaseException) -> None:
         if self._attempt.stop.go_on() and self._attempt.answer_once():

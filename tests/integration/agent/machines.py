@@ -46,7 +46,7 @@ class Machine:
 
     def keepers(self, agent: int) -> list[int]:
         children = Path(f"/proc/{agent}/task/{agent}/children").read_text().split()
-        return [int(pid) for pid in children if "worker.keeper.loop" in Path(f"/proc/{pid}/cmdline").read_text()]
+        return [int(pid) for pid in children if "worker.keeper.main" in Path(f"/proc/{pid}/cmdline").read_text()]
 
     def gone(self, name: str) -> bool:
         """Nothing of it is left in the folder."""

@@ -16,13 +16,13 @@ def attempt(**env: str) -> Any:
 
 
 def test_what_a_worker_passes_on() -> None:
-    found = env_of_worker(HOST, "/usr/bin", "w-1", "gpu", "/work/w-1")
+    found = env_of_worker(HOST, "/usr/bin", "w-1", "gpu", "/srv/w-1")
     assert found == {
         "PATH": "/bin",
         "HOME": "/root",
         "WM_WORKER": "w-1",
         "WM_POOL": "gpu",
-        "WM_WORK_DIR": "/work/w-1",
+        "WM_WORK_DIR": "/srv/w-1",
     }
     assert env_of_worker({}, "/usr/bin", "w-1", "", "/w")["PATH"] == "/usr/bin"
 
