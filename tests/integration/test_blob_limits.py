@@ -106,10 +106,11 @@ def test_transfers_do_not_turn_other_requests_away(start_hub: Any) -> None:
     hub = start_hub(max_requests=2)
     alice = Sender(hub)
     with ExitStack() as lines:
-        for number in range(4):
+        for number in range(4):  # until it has begun each is a request like any other, and may keep others out
             line = lines.enter_context(Line(alice, sha(b"%d" % number), 0, MIB))
             line.send(b"x")
-        until(lambda: shown(hub, 'wm_hub_blob_transfers{way="upload"}') == 4, "all to begin")
+            begun = 'wm_hub_blob_transfers{way="upload"} %d.0' % (number + 1)
+            until(lambda begun=begun: begun in hub.call("GET", "/metrics", by=None).text, begun)
         assert hub.get("/v1/jobs") == {"jobs": [], "next": None}
         assert shown(hub, "wm_hub_requests_serving") == 1
 

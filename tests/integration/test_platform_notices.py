@@ -159,5 +159,5 @@ def test_a_job_that_does_not_is_handed_back_in_time_and_spends_no_retry(site: Si
     before = done["attempts"][0]
     assert before["worker"] == first
     assert before["outcome"] == "returned", before
-    until(lambda: site.state(job) and not site.platform.open, "the release")
-    assert ("release", first, "released") in site.told()
+    until(lambda: ("release", first, "released") in site.told(), "the release, and its record")
+    assert not site.platform.open

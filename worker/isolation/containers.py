@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Mapping, Sequence
 
 LOCK_LABEL, KEEPER_LABEL = "wm.lock", "wm.keeper"
+KILLED = 137  # that of a container whose main process was killed
 NOT_CREATED = 125  # the client's exit status when it could not even create the container
 MISSING, UNREACHABLE = "missing", "unreachable"
 
@@ -41,9 +42,16 @@ fi
 exec "$client" "$@"
 """
 
-# $1 the client, $2 the container, $3 a file for whether its engine saw it run out of memory.
+# $1 the client, $2 the container, $3 a file for whether its engine saw it run out of memory, $4 how often to ask again:
+# dockerd hears of that and of the container's end in two ways, and the second may be the faster.
 INQUEST = """
-"$1" inspect --format '{{.State.OOMKilled}}' "$2" >"$3" 2>/dev/null
+again=$4
+while "$1" inspect --format '{{.State.OOMKilled}}' "$2" >"$3" 2>/dev/null; do
+    read -r told <"$3"
+    if [ "$told" = true ] || [ "$again" -le 0 ]; then break; fi
+    again=$((again - 1))
+    sleep 0.2
+done
 exec "$1" rm --force --volumes "$2" >/dev/null 2>&1
 """
 
@@ -140,9 +148,15 @@ def pull_failure(text: str) -> str:
     return MISSING if _NO_SUCH_IMAGE.search(text) else UNREACHABLE
 
 
-def inquire(engine: str, name: str, note: str) -> list[str]:
+def asked_again(status: int) -> int:
+    """How often, of a job with this wait status that ended by itself."""
+    code = status >> 8
+    return 0 if not code or status & 0x7F else 5 if code == KILLED else 1
+
+
+def inquire(engine: str, name: str, note: str, again: int) -> list[str]:
     """What is started for a container that was not to be removed at its end, because its engine knows how it ended."""
-    return ["/bin/sh", "-c", INQUEST, "inquest", engine, name, note]
+    return ["/bin/sh", "-c", INQUEST, "inquest", engine, name, note, str(again)]
 
 
 def remove(engine: str, names: Sequence[str]) -> list[str]:

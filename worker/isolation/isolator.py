@@ -186,10 +186,11 @@ class Isolator:
         """Its main process was reaped. A client that did not end by itself may have left its container, and one whose
         memory is limited is asked how it ended: that is removed now, by a process whose end the attempt waits for."""
         name = self._containers.pop(attempt, None)
-        if name is not None and dict(attempt.asks).get("memory"):
-            self._clean(attempt, name, self._inquire)
-            return
         status = attempt.status or 0
+        if name is not None and dict(attempt.asks).get("memory"):
+            again = containers.asked_again(status) if attempt.ending is None else 0
+            self._clean(attempt, name, lambda name, env, kind: self._inquire(name, env, kind, again))
+            return
         by_itself = not status & 0x7F and status >> 8 != containers.NOT_CREATED and attempt.ending is None
         if name is not None and not by_itself:
             self._clean(attempt, name, lambda name, env, kind: self._remove([name], env, kind))
@@ -200,9 +201,9 @@ class Isolator:
         except OSError as problem:
             print("wm-keeper: cannot remove the container %s: %s" % (name, problem), flush=True)
 
-    def _inquire(self, name: str, env: dict[str, str], kind: str) -> int:
+    def _inquire(self, name: str, env: dict[str, str], kind: str, again: int) -> int:
         note = os.path.join(self._private, env["WM_ATTEMPT"] + OOM)
-        command = containers.inquire(self._told["programs"][kind], name, note)
+        command = containers.inquire(self._told["programs"][kind], name, note, again)
         return processes.spawn(command, env, self._nothing, self._nothing)
 
     def _remove(self, names: list[str], env: dict[str, str], kind: str) -> int:

@@ -145,12 +145,9 @@ def container(engine: str = "/usr/bin/docker", **more: Any) -> list[str]:
 def test_only_one_whose_memory_is_limited_stays_until_it_was_asked_how_it_ended() -> None:
     assert container(share=containers.Share(1000, 0, []))[:2] == ["run", "--rm"]
     assert "--rm" not in container()
-    assert containers.inquire("/usr/bin/docker", "wm-1", "/p/a.oom")[3:] == [
-        "inquest",
-        "/usr/bin/docker",
-        "wm-1",
-        "/p/a.oom",
-    ]
+    asks = containers.inquire("/usr/bin/docker", "wm-1", "/p/a.oom", 5)
+    assert asks[3:] == ["inquest", "/usr/bin/docker", "wm-1", "/p/a.oom", "5"]
+    assert [containers.asked_again(status) for status in (0, 3 << 8, 137 << 8, 9)] == [0, 1, 5, 0]
 
 
 def test_a_container_word_by_word() -> None:
