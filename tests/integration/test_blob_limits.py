@@ -109,7 +109,7 @@ def test_transfers_do_not_turn_other_requests_away(start_hub: Any) -> None:
         for number in range(4):  # until it has begun each is a request like any other, and may keep others out
             line = lines.enter_context(Line(alice, sha(b"%d" % number), 0, MIB))
             line.send(b"x")
-            begun = 'wm_hub_blob_transfers{way="upload"} %d.0' % (number + 1)
+            begun = f'wm_hub_blob_transfers{{way="upload"}} {number + 1}.0'
             until(lambda begun=begun: begun in hub.call("GET", "/metrics", by=None).text, begun)
         assert hub.get("/v1/jobs") == {"jobs": [], "next": None}
         assert shown(hub, "wm_hub_requests_serving") == 1
