@@ -39,7 +39,7 @@ def test_killed_at_each_step(tmp_path: Path, step: str) -> None:
         key(2), lambda path: fill(path, 2)
     ).release()  # too large for the cache, so it stays only while it is used
     cache.tidy()
-    assert cache.inventory() == {}, "what the dead one pinned keeps nothing any more"
+    assert list(cache.entries.all()) == [], "what the dead one pinned keeps nothing any more"
 
 
 def storm(folder: Path, seconds: float, seed: int) -> list[str]:
@@ -73,7 +73,7 @@ def check(folder: Path) -> None:
     for found in list(cache.entries.all()):
         assert cache.scrub(found.scope, found.key), f"{found.key} is torn"
     cache.room.make(0)
-    assert cache.inventory() == {}, "something that nobody uses cannot be evicted"
+    assert list(cache.entries.all()) == [], "something that nobody uses cannot be evicted"
     assert not list((folder / "trash").iterdir())
     assert not list((folder / "claims").iterdir())
     assert [path.name for path in (folder / "pins").iterdir()] == [cache.place.worker]

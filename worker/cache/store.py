@@ -18,6 +18,7 @@ from worker.cache.room import Room
 POLL_S = (0.005, 0.25)  # of one that waits for another's build
 PATIENCE_S = 5.0  # with an entry that cannot be pinned and does not go
 TRIES = 5
+SCRUBBED = 64 * 2**20
 
 # Puts the content at the path it is given: a file or a folder. One that has counted and digested the bytes on their way
 # says what they are, and they are not read again. Raises whatever it likes; nothing is published then.
@@ -217,6 +218,14 @@ class Cache:
         self.claims.clear_dead()
         self.room.make(0)
 
+    def scrub_some(self, dice: Callable[[], float]) -> None:
+        """One entry by lot, and a large one seldom: what is read comes to `SCRUBBED` bytes at the most on average."""
+        there = list(self.entries.all())
+        if there:
+            one = there[int(dice() * len(there))]
+            if dice() * one.size <= SCRUBBED:
+                self.scrub(one.scope, one.key)
+
     def scrub(self, scope: str, key: str) -> bool:
         """Read every byte of an entry. False when it was not what it should be; then it is gone."""
         pin = self.entries.pin(scope, key)
@@ -230,10 +239,6 @@ class Cache:
             return False
         finally:
             pin.release()
-
-    def inventory(self) -> Dict[str, int]:
-        """Public keys and their sizes: what the hub may know of."""
-        return {one.key: one.size for one in self.entries.all() if one.scope == PUBLIC}
 
     def close(self) -> None:
         """Nothing of ours is held or built any more."""

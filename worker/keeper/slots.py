@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     Holder = tuple[str, "tuple[int, int] | None"]  # the owner, and the user as whom its job runs
 
 MODE = 0o700
-DIRECTORY = 0o040000
 IDLE_SLOTS = 64  # empty ones kept for reuse; more are removed
 REMOVE = 'rm -rf -- "$@" && exit 0; chmod -R u+rwx -- "$@"; exec rm -rf -- "$@"'
 AT_ONCE = 50  # directories that one remover takes

@@ -19,6 +19,7 @@ LOOK_S = 3.0
 BEAT_S = 30.0
 TIDY_S = 60.0
 SCAN_S = 60.0
+SCRUB_S = 600.0
 SCAN_PART = 0.05  # of the time, at the most
 
 Held = Dict[str, List[Callable[[], None]]]
@@ -46,7 +47,7 @@ class House:
         self._cache: Optional[Cache] = None
         self._news = threading.Event()
         self._inventory = Inventory()
-        self._forget = self._is_late = False
+        self._is_late = False
         self._lock = threading.Lock()
         self._said: Set[str] = set()
         self._base = dict(setup.get("counts") or {})
@@ -83,10 +84,6 @@ class House:
             self._private["private_bytes"] += size
         self._news.set()
 
-    def tell_all(self) -> None:
-        self._forget = True
-        self._news.set()
-
     def close(self) -> None:
         cache, self._cache = self._cache, None
         if cache is not None:
@@ -112,8 +109,10 @@ class House:
 
     def _keep_house(self, cache: Cache) -> None:
         now = time.monotonic()
-        every = {self._beat: self._setup.get("beat_s") or BEAT_S, self._tidy: TIDY_S, self._report: SCAN_S}
-        due = {self._beat: now, self._tidy: now + TIDY_S * random.random(), self._report: now}  # noqa: S311
+        beat_s = self._setup.get("beat_s") or BEAT_S
+        every = {self._beat: beat_s, self._tidy: TIDY_S, self._report: SCAN_S, self._scrub: SCRUB_S}
+        due = {self._beat: now, self._report: now}
+        due.update((act, now + every[act] * random.random()) for act in (self._tidy, self._scrub))  # noqa: S311
         not_before = now
         while self._cache is not None:
             if self._news.wait(max(0.0, min(due.values()) - time.monotonic())):
@@ -141,11 +140,12 @@ class House:
         cache.tidy()
         self._news.set()
 
+    def _scrub(self, cache: Cache) -> None:
+        cache.scrub_some(random.random)
+        self._news.set()
+
     def _report(self, cache: Cache) -> None:
         self._news.clear()
-        if self._forget:
-            self._forget = False
-            self._inventory.forget()
         has = [(one.scope, one.key, one.size) for one in cache.entries.all()]
         news = self._inventory.news(has, self._counts(cache))
         if news is not None:

@@ -14,11 +14,6 @@ class Inventory:
         self._counts: Dict[str, int] = {}
         self._all = True
 
-    def forget(self) -> None:
-        """The hub has."""
-        self._told.clear()
-        self._all = True
-
     def news(self, has: Iterable[Entry], counts: Dict[str, int]) -> Optional[Dict[str, Any]]:
         """A CacheNews; None when there is none."""
         there = {(scope, key): size for scope, key, size in has}

@@ -14,8 +14,6 @@ takes long ever holds up the agent or its keeper.
                                 be repeated, and may name what was never staged. Every attempt that was named in
                                 `stage`, `collect` or `held` needs one in the end, also after NotStaged
                                 (what was on its way to the agent already may still come: it is to be ignored)
-    session      session, credential    after the worker was registered anew
-    tell_cache                  the hub has forgotten what the cache holds: the next news is all of it
     end                         let everything go, and exit. A closed channel means the same. It takes some seconds at
                                 the most, unless the cache's file server hangs: then kill it
 
@@ -126,11 +124,6 @@ def drop(job: str, epoch: int) -> Message:
     return ("drop", job, epoch)
 
 
-def session(number: int, credential: str) -> Message:
-    return ("session", number, credential)
-
-
-TELL_CACHE: Message = ("tell_cache",)
 END: Message = ("end",)
 
 

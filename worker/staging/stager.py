@@ -178,12 +178,6 @@ class Stager:
         if attempt is not None:
             self._undertaker.take(attempt)
 
-    def _on_session(self, session: int, credential: str) -> None:
-        self._desk.hub.session, self._desk.hub.credential = session, credential
-
-    def _on_tell_cache(self) -> None:
-        self._house.tell_all()
-
     def _on_end(self) -> None:
         self._asked_to_end = True
 

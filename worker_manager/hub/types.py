@@ -452,9 +452,5 @@ class SummaryQuery(Query):
     since_ms: Number | None = None
 
 
-class ManagerQuery(Query):
-    manager: Short | None = None
-
-
 class TokenQuery(Query):
     id: Short

@@ -18,7 +18,6 @@ from tests.live_stager import LiveStager, StartStager
 from tests.place import until
 from tests.stand_ins.file_hub import FileHub
 from worker.cache.store import Cache
-from worker.files import cache_scope
 from worker.link.address import Endpoint
 from worker.staging.messages import Cache as CacheSaid
 from worker.staging.messages import Collected, NotCollected, Note, NotStaged, Staged
@@ -121,22 +120,6 @@ def test_signals_are_the_agents(stager: LiveStager, hub: FileHub, number: int) -
     stager.staged({"to": "x", "source": f"blob:{hub.add(DATA)}"})
     os.kill(stager.pid, number)
     stager.staged({"to": "x", "source": f"blob:{hub.add(DATA)}"}, job="j2")
-
-
-def test_the_hub_is_told_all_again_when_it_has_forgotten(stager: LiveStager, hub: FileHub) -> None:
-    stager.staged({"to": "x", "source": f"blob:{hub.add(DATA)}"})
-    stager.hear(CacheSaid, lambda said: bool(said.news["added"]))
-    stager.tell("tell_cache")
-    news = stager.hear(CacheSaid, lambda said: bool(said.news.get("all")) and bool(said.news["added"])).news
-    assert [entry[0] for entry in news["added"]] == [cache_scope("alice")]
-
-
-def test_a_new_session_is_spoken_in(stager: LiveStager, hub: FileHub) -> None:
-    hub.credential = "wmw_newer"
-    assert stager.not_staged({"to": "x", "source": f"blob:{hub.add(DATA)}"}).outcome == "returned"
-    stager.tell("session", 9, "wmw_newer")
-    stager.staged({"to": "x", "source": f"blob:{hub.add(DATA)}"}, job="j2")
-    assert hub.grants[-1]["session"] == 9
 
 
 # ---------------------------------------------------------------- whom it believes

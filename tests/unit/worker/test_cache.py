@@ -14,8 +14,8 @@ from worker.cache import digests
 from worker.cache.alive import Alive
 from worker.cache.entries import Entries
 from worker.cache.errors import CacheFull, CacheUnusable, Cancelled, WrongContent
-from worker.cache.place import Place
-from worker.cache.store import Cache
+from worker.cache.place import PUBLIC, Place
+from worker.cache.store import SCRUBBED, Cache
 
 MIB = 2**20
 
@@ -38,6 +38,11 @@ class Fetch:
     def __call__(self, path: str) -> None:
         self.times += 1
         Path(path).write_bytes(self.data)
+
+
+def everybodys(cache: Cache) -> dict[str, int]:
+    """What is everybody's, and its size."""
+    return {one.key: one.size for one in cache.entries.all() if one.scope == PUBLIC}
 
 
 def nothing_may_be_built(path: str) -> None:
@@ -63,14 +68,14 @@ def test_what_one_worker_got_the_others_have(root: Path) -> None:
     assert fetch.times == 1
     assert (first.counts["misses"], first.counts["built_bytes"]) == (1, 5)
     assert (second.counts["hits"], second.counts["hit_bytes"]) == (1, 5)
-    assert second.inventory() == {key: 5}
+    assert everybodys(second) == {key: 5}
 
 
 def test_what_came_is_held_against_its_name(root: Path) -> None:
     cache = worker(root)
     with pytest.raises(WrongContent, match="its digest is"):
         cache.get(key_of(b"good"), Fetch(b"bad"))
-    assert cache.inventory() == {}
+    assert everybodys(cache) == {}
     assert Path(cache.get(key_of(b"good"), Fetch(b"good")).path).read_bytes() == b"good"
 
 
@@ -126,7 +131,7 @@ def test_scopes_are_apart(root: Path) -> None:
     cache.get(named(1), fetch, scope="owner-a")
     cache.get(named(1), fetch, scope="owner-b")
     assert fetch.times == 2
-    assert cache.inventory() == {}
+    assert everybodys(cache) == {}
 
 
 # ---------------------------------------------------------------- several at once
@@ -189,7 +194,7 @@ def test_the_longest_unused_goes_first_and_its_bytes_are_free(root: Path) -> Non
         cache.get(named(number), Fetch(b"x" * (3 * MIB))).release()
         if number == 1:
             cache.get(named(0), nothing_may_be_built).release()  # used again: 1 is older now
-    assert set(cache.inventory()) == {named(0), named(2), named(3)}
+    assert set(everybodys(cache)) == {named(0), named(2), named(3)}
     assert cache.room.evicted_bytes == 3 * MIB
     on_disk = sum(path.stat().st_blocks * 512 for path in root.rglob("*") if path.is_file())
     assert on_disk < 9.5 * MIB
@@ -201,10 +206,10 @@ def test_what_is_in_use_never_goes(root: Path) -> None:
     for number in range(2, 8):
         other.get(named(number), Fetch(b"y" * (2 * MIB))).release()
     assert Path(held.path).stat().st_size == 3 * MIB
-    assert named(1) in mine.inventory()
+    assert named(1) in everybodys(mine)
     held.release()
     other.get(named(9), Fetch(b"z" * (4 * MIB))).release()
-    assert named(1) not in mine.inventory()
+    assert named(1) not in everybodys(mine)
 
 
 def test_a_full_disk_costs_what_is_not_in_use(root: Path) -> None:
@@ -213,12 +218,12 @@ def test_a_full_disk_costs_what_is_not_in_use(root: Path) -> None:
     held = cache.get(named(2), Fetch(b"y" * MIB))
 
     def full_once(path: str) -> None:
-        if named(1) in cache.inventory():
+        if named(1) in everybodys(cache):
             raise OSError(28, "No space left on device")
         Path(path).write_bytes(b"z")
 
     assert cache.get(named(3), full_once).size == 1
-    assert set(cache.inventory()) == {named(2), named(3)}
+    assert set(everybodys(cache)) == {named(2), named(3)}
     held.release()
 
 
@@ -255,9 +260,25 @@ def test_one_that_is_broken_without_a_trace_is_found_by_its_digest(root: Path) -
     os.utime(pin.path, ns=(before.st_atime_ns, before.st_mtime_ns))
     Path(pin.path).chmod(before.st_mode & 0o777)
     pin.release()
-    assert cache.scrub("public", key) is False
-    assert cache.inventory() == {}
+    cache.scrub_some(lambda: 0.0)
+    assert everybodys(cache) == {}
     assert cache.counts["broken"] == 1
+
+
+def test_the_larger_an_entry_the_seldomer_it_is_read(root: Path) -> None:
+    def large(path: str) -> None:
+        with open(path, "wb") as file:  # noqa: PTH123
+            file.truncate(2 * SCRUBBED)
+
+    cache = worker(root)
+    cache.scrub_some(lambda: 0.9)
+    pin = cache.get(named(1), large)
+    broken(pin.path)
+    pin.release()
+    cache.scrub_some(lambda: 0.9)
+    assert named(1) in everybodys(cache), "it was not its turn"
+    cache.scrub_some(lambda: 0.4)
+    assert everybodys(cache) == {}
 
 
 def test_one_that_was_only_touched_is_still_good(root: Path) -> None:
@@ -300,7 +321,7 @@ def test_what_a_dead_worker_held_is_free_again(root: Path) -> None:
     assert not Path(dead.place.my_pins).exists()
     assert not Path(dead.place.my_building).exists()
     cache.get(named(3), Fetch(b"z" * 40))
-    assert named(1) not in cache.inventory()
+    assert named(1) not in everybodys(cache)
     assert dead.beat() is False
 
 
@@ -331,7 +352,7 @@ def test_what_is_closed_holds_nothing(root: Path) -> None:
     cache.get(named(1), Fetch())
     cache.close()
     other.tidy()
-    assert other.inventory() == {}
+    assert everybodys(other) == {}
     assert [path.name for path in (root / "alive").iterdir()] == [other.place.worker]
 
 
@@ -370,12 +391,12 @@ def test_one_who_goes_on_for_a_process_keeps_the_pins_that_are_held(root: Path) 
     assert {label: len(let_go) for label, let_go in kept.items()} == {"held.1": 2}
     second.room.quota = 0
     assert second.tidy() is None
-    assert set(second.inventory()) == {named(1), named(2)}, "what is held stays, the rest may go"
+    assert set(everybodys(second)) == {named(1), named(2)}, "what is held stays, the rest may go"
     for let_go in kept["held.1"]:
         let_go()
         let_go()
     second.tidy()
-    assert second.inventory() == {}
+    assert everybodys(second) == {}
 
 
 def test_what_its_dead_helper_built_and_claimed_is_gone_at_once(root: Path) -> None:

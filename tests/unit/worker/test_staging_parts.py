@@ -270,8 +270,6 @@ def test_only_what_has_changed_is_told() -> None:
     assert inventory.news([("s", "a", 1)], counts) is None
     assert inventory.news([("s", "b", 2)], counts) == {"added": [["s", "b", 2]], "gone": [["s", "a"]], "counts": counts}
     assert inventory.news([("s", "b", 2)], {"hits": 2}) == {"added": [], "gone": [], "counts": {"hits": 2}}
-    inventory.forget()
-    assert (inventory.news([("s", "b", 2)], {"hits": 2}) or {})["all"]
 
 
 def test_much_is_told_in_parts() -> None:

@@ -36,10 +36,6 @@ class Grant(Query):
     may: May | None = None
     signature: str | None = Field(default=None, max_length=100)
 
-    @property
-    def is_given(self) -> bool:
-        return self.signature is not None
-
 
 class Grants:
     def __init__(self, key: bytes, clock: Clock) -> None:

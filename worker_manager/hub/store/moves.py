@@ -5,7 +5,7 @@ what becomes of it; here the consequences are collected (counters of groups and 
 words to the worker) and written with few statements, many rows each.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import bindparam, delete, insert, select, update
@@ -389,7 +389,3 @@ _ATTEMPT_OUTCOME: Mapping[JobEvent, str] = {
     JobEvent.SPOIL: "returned",
     JobEvent.LOSE: "lost",
 }
-
-
-def in_ids(rows: Sequence[JobRow]) -> list[tuple[int, int]]:
-    return [(row.id, row.idx) for row in rows]

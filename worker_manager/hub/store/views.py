@@ -16,8 +16,6 @@ from worker_manager.hub.store.tables import (
     HERE_SQL,
     ON_WORKER_SQL,
     OVERTAKEN_SQL,
-    WHOLE,
-    arrays,
     attempts,
     commands,
     events,
@@ -360,13 +358,3 @@ def _worker_seconds(connection: Connection, since: int, now: int) -> Wire:
         life_ms += within
         idle_ms += idle * within // life if life else 0
     return {"count": count, "worker_ms": life_ms, "used_ms": life_ms - idle_ms, "wasted_ms": idle_ms}
-
-
-def array_rows(connection: Connection) -> list[Any]:
-    """For tests and for `doctor`: counters that must add up."""
-    whole = jobs.c.idx == WHOLE
-    return list(
-        connection.execute(
-            select(arrays, jobs.c.state.label("row_state")).join(jobs, (jobs.c.id == arrays.c.id) & whole)
-        )
-    )
