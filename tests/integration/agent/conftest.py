@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from tests.integration.agent.web import Web
+
 DEADLINE_S = 20
 JOIN_TOKEN = "join-1"
 
@@ -294,6 +296,13 @@ def eventually() -> Callable[..., Any]:
 @pytest.fixture
 def stall() -> type[Stall]:
     return Stall
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    made = Web()
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -1,6 +1,9 @@
 """A hub that sends workers to a web server of the test's, for the files of jobs."""
 
+from collections.abc import Iterator
 from typing import Any
+
+import pytest
 
 from tests.integration.agent.conftest import FakeHub
 from tests.integration.agent.web import Web
@@ -33,3 +36,12 @@ class FilesHub(FakeHub):
         if outputs:
             work["outputs"] = [{"glob": "out/*", "to": "s3://b/"}]
         return self.job(name, "sh", "-c", script, work=work, **more)
+
+
+@pytest.fixture
+def fake_hub(web: Web) -> Iterator[FilesHub]:
+    """In place of the one that knows nothing of files: import it."""
+    hub = FilesHub(web)
+    hub.up()
+    yield hub
+    hub.down()

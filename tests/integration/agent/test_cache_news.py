@@ -1,22 +1,12 @@
 """What a cache holds, from the stager to the hub and back to where the next job goes: everything real."""
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from tests.integration.agent.web import Web
 
 DATA = b"wanted by many\n" * 1000
-
-
-@pytest.fixture
-def web() -> Iterator[Web]:
-    made = Web()
-    yield made
-    made.close()
 
 
 def test_the_next_job_goes_where_the_first_left_its_input_also_after_a_restart_of_the_hub(

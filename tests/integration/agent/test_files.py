@@ -3,22 +3,12 @@
 import hashlib
 import io
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from tests.integration.agent.web import Web
 from tests.integration.blob_wire import Sender
 from worker_manager.hub import discovery
-
-
-@pytest.fixture
-def web() -> Iterator[Web]:
-    made = Web()
-    yield made
-    made.close()
 
 
 def ended(hub: Any, job: str) -> Any:

@@ -16,8 +16,10 @@ import pytest
 
 from tests import needs
 from tests.integration.agent.conftest import until
-from tests.integration.agent.files_hub import FilesHub
+from tests.integration.agent.files_hub import FilesHub, fake_hub
 from tests.integration.agent.web import Web
+
+__all__ = ["fake_hub"]
 
 ROOT = Path(__file__).resolve().parents[3]
 NOBODY = 65534
@@ -49,21 +51,6 @@ def tmp_path() -> Iterator[Path]:
 def is_removed(folder: Path) -> bool:
     shutil.rmtree(folder, ignore_errors=True)
     return not folder.exists()
-
-
-@pytest.fixture
-def web() -> Iterator[Web]:
-    made = Web()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def fake_hub(web: Web) -> Iterator[FilesHub]:
-    hub = FilesHub(web)
-    hub.up()
-    yield hub
-    hub.down()
 
 
 def job(hub: FilesHub, name: str, owner: str, mine: str, *look: str, **work: Any) -> Any:

@@ -4,34 +4,21 @@ the hub and the storage do as they are told."""
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.agent.files_hub import FilesHub
+from tests.integration.agent.files_hub import FilesHub, fake_hub
 from tests.integration.agent.web import Web
 from tests.integration.test_keeper import interpreter
 from worker_manager.hub import pyz
 
+__all__ = ["fake_hub"]
+
 BIG = b"0123456789abcdef" * 65536
 HUGE = 4 * BIG
-
-
-@pytest.fixture
-def web() -> Iterator[Web]:
-    made = Web()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def fake_hub(web: Web) -> Iterator[FilesHub]:
-    hub = FilesHub(web)
-    hub.up()
-    yield hub
-    hub.down()
 
 
 def children(pid: int) -> list[int]:
@@ -339,9 +326,8 @@ def test_a_stager_that_is_killed_again_and_again_is_given_up(
     nothing_is_left(agent, eventually)
 
 
-def test_a_killed_agent_leaves_neither_process_nor_folder(
-    fake_hub: FilesHub, start_agent: Any, web: Web, eventually: Any
-) -> None:
+def one_in_each_phase(fake_hub: FilesHub, start_agent: Any, web: Web) -> Any:
+    """The agent of a job that waits for its input, and of one whose output is being sent."""
     agent = start_agent()
     web.gate("/slow")
     web.gate("/kept/out/x")
@@ -349,6 +335,13 @@ def test_a_killed_agent_leaves_neither_process_nor_folder(
     fake_hub.assign(fake_hub.with_files("sends", "mkdir out; echo x > out/x", outputs=True), waits)
     web.until_waiting("/slow")
     web.until_waiting("/kept/out/x")
+    return agent
+
+
+def test_a_killed_agent_leaves_neither_process_nor_folder(
+    fake_hub: FilesHub, start_agent: Any, web: Web, eventually: Any
+) -> None:
+    agent = one_in_each_phase(fake_hub, start_agent, web)
     pids = children(agent.pid)
     assert len(pids) == 2
     agent.process.kill()
@@ -364,13 +357,7 @@ def test_a_killed_agent_leaves_neither_process_nor_folder(
 def test_a_killed_keeper_gives_back_what_is_in_any_phase(
     fake_hub: FilesHub, start_agent: Any, web: Web, eventually: Any
 ) -> None:
-    agent = start_agent()
-    web.gate("/slow")
-    web.gate("/kept/out/x")
-    waits = fake_hub.with_files("waits", "true", web.put("/slow", BIG))
-    fake_hub.assign(fake_hub.with_files("sends", "mkdir out; echo x > out/x", outputs=True), waits)
-    web.until_waiting("/slow")
-    web.until_waiting("/kept/out/x")
+    agent = one_in_each_phase(fake_hub, start_agent, web)
     (stager,) = stagers(agent)
     (keeper,) = [pid for pid in children(agent.pid) if pid != stager]
     os.kill(keeper, signal.SIGKILL)
